@@ -1,0 +1,20 @@
+"""Shared by all tests: two CPU devices, where the shared material lies, checked annotations."""
+
+import os
+from pathlib import Path
+
+# Before jax is imported anywhere: tests of sharding need two devices on one CPU.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of fixtures and real cells beside the checkout; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared fixtures at {SHARED.name}/ beside the checkout")
+    return SHARED

@@ -1,0 +1,171 @@
+"""The configuration of a run: typed, frozen, complete.
+
+Every default a run can depend on is written here and nowhere else. A section is handed to the
+part that needs it, never the whole tree. Unknown keys, wrong types and values out of range are
+refused when the config is read (`wound_jax.config.load`); a key that is set while its switch is
+off is refused too (`wound_jax.config.activity`).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+# YAML has lists only; a tuple keeps the config hashable, so that it can be a static jit argument.
+Names = Annotated[tuple[str, ...], Strict(False)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SyntheticConfig(Section):
+    """The synthetic wound set (`wound_jax.data.synthetic`), deterministic in `seed`."""
+
+    n_cells: Annotated[int, Field(ge=500)] = 57_298
+    n_genes: Annotated[int, Field(ge=300)] = 3_000
+    embedding_dim: Annotated[int, Field(ge=8)] = 2_058
+    mouse_sd: Annotated[float, Field(ge=0.0)] = 0.10
+    effect_scale: Annotated[float, Field(ge=0.0)] = 1.0
+    seed: int = 42
+
+
+class DataConfig(Section):
+    """Which cells, which columns, which matrix."""
+
+    source: Literal["file", "synthetic"] = "file"
+    path: str | None = None
+    synthetic: SyntheticConfig = SyntheticConfig()
+    # "X", "layers/NAME" or "obsm/KEY".
+    input: str = "X"
+    # The expression matrix that a gene decoder predicts and the evaluation reads; the input itself
+    # when that is a gene matrix.
+    genes: str = "X"
+    preprocess: Literal["none", "log1p_cp10k"] = "none"
+    n_hvg: PositiveInt | None = None
+    pert_col: str = "condition"
+    control: str = "Sham"
+    cell_type_col: str = "cell_types_simple_short"
+    timepoint_col: str | None = "timepoint"
+    animal_col: str | None = "mouse_id"
+    # obs column -> values; cells that carry one of them are left out.
+    exclude: dict[str, Names] = Field(default_factory=dict)
+    match_on: Annotated[
+        tuple[Literal["cell_type", "timepoint", "animal"], ...], Strict(False)
+    ] = ("cell_type", "timepoint")
+    cell_set_len: Annotated[int, Field(ge=2)] = 128
+    short_sets: Literal["mask", "resample"] = "mask"
+    control_fraction: Fraction = 0.0
+    residency: Literal["device", "host"] = "device"
+
+
+class SplitConfig(Section):
+    """Which cells are held out. `val` and `test` name the held-out values; null chooses by seed."""
+
+    kind: Literal["random", "animal", "timepoint", "celltype", "fewshot"] = "random"
+    test: Names | None = None
+    val: Names | None = None
+    test_fraction: Fraction = 0.1
+    val_fraction: Fraction = 0.1
+    # Share of the treated cells of a `fewshot` type that stays in training.
+    fewshot_fraction: Fraction = 0.1
+    # Whether control cells of held-out units are held out too; auto: yes for random and animal.
+    controls: Literal["auto", "held_out", "shared"] = "auto"
+    seed: int = 42
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on the backbone (arXiv 2106.09685)."""
+
+    enable: bool = False
+    r: PositiveInt = 16
+    alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    dropout: Fraction = 0.05
+    rslora: bool = False
+    adapt_mlp: bool = False
+    # Names of the projections to adapt; null takes the backbone's own default.
+    targets: Names | None = None
+
+
+class DecoderConfig(Section):
+    """The gene decoder, for runs whose input is an embedding."""
+
+    enable: bool = False
+    hidden_dims: Widths = (1024, 1024, 512)
+    dropout: Fraction = 0.1
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class ModelConfig(Section):
+    """The set transformer."""
+
+    backbone: str = "llama"
+    hidden_dim: PositiveInt = 512
+    layers: PositiveInt = 8
+    heads: PositiveInt = 8
+    kv_heads: PositiveInt | None = None
+    mlp_dim: PositiveInt | None = None
+    attention: Literal["bidirectional", "causal"] = "bidirectional"
+    encoder_layers: PositiveInt = 4
+    decoder_layers: PositiveInt = 4
+    dropout: Fraction = 0.1
+    residual: Literal["output", "hidden", "none"] = "output"
+    output_activation: Literal["auto", "relu", "none"] = "auto"
+    batch_embedding: bool = False
+    timepoint_embedding: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraConfig = LoraConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class LossConfig(Section):
+    """The distance between a predicted and a measured set of cells."""
+
+    name: str = "energy"
+
+
+class TrainingConfig(Section):
+    """Optimiser, schedule, devices and the rhythm of validation and logs."""
+
+    batch_size: PositiveInt = 16
+    max_epochs: PositiveInt | None = 10
+    max_steps: PositiveInt | None = None
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    lora_b_multiplier: Annotated[float, Field(gt=0.0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = 10.0
+    devices: PositiveInt | Literal["all"] = 1
+    val_every: PositiveInt = 100
+    val_batches: PositiveInt = 8
+    early_stopping: PositiveInt | None = None
+    log_every: PositiveInt = 20
+
+
+class EvaluationConfig(Section):
+    """How held-out cells are scored after training."""
+
+    min_cells: Annotated[int, Field(ge=2)] = 30
+    n_pcs: PositiveInt = 50
+    n_top_genes: PositiveInt = 100
+    plots: bool = True
+
+
+class RunConfig(Section):
+    """One run, complete: everything that decides its numbers."""
+
+    name: str = "run"
+    run_dir: str | None = None
+    seed: int = 42
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
