@@ -1,0 +1,23 @@
+"""The axes of every array, named once.
+
+`sets` are independent; `cells` is the place of a control (and so of a predicted) cell inside its
+set, `targets` that of a measured treated cell. A set shorter than the array is padded, and its
+mask, never a value, says which places are real.
+"""
+
+from jaxtyping import Array, Bool, Float, Int
+
+CellFeatures = Float[Array, "sets cells dims"]
+TargetFeatures = Float[Array, "sets targets dims"]
+CellGenes = Float[Array, "sets cells genes"]
+CellHidden = Float[Array, "sets cells hidden"]
+CellMask = Bool[Array, "sets cells"]
+TargetMask = Bool[Array, "sets targets"]
+CellCodes = Int[Array, "sets cells"]
+SetCodes = Int[Array, "sets"]
+PerSet = Float[Array, "sets"]
+Scalar = Float[Array, ""]
+
+# Parameters as a flat mapping from a dotted path to an array: the form in which they are
+# partitioned, counted, checkpointed and compared.
+Parameters = dict[str, Array]

@@ -1,0 +1,1 @@
+"""The set transformer: layers, adapters, backbones, and the functional form training uses."""

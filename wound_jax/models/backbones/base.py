@@ -1,0 +1,87 @@
+"""What all backbones share: a list of residual sublayers and a final norm.
+
+`x <- x + F(x)` for each sublayer F (attention and perceptron alternate; each holds its own
+pre-norm), then the norm. A family says which sublayers and norm it uses and which of its
+projections LoRA adapts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+
+from wound_jax.arrays import CellHidden, CellMask
+from wound_jax.config.schema import ModelConfig
+
+Sublayer = Callable[[CellHidden, CellMask, nnx.Rngs | None], CellHidden]
+
+
+@dataclass(frozen=True)
+class BackboneFamily:
+    """A kind of backbone.
+
+    Attributes:
+        attention: builds the attention sublayer of one block from (config, dtype, rngs).
+        mlp: builds the perceptron sublayer of one block from (config, dtype, rngs).
+        norm: builds the final norm from (hidden, rngs).
+        lora_targets: projections that LoRA adapts by default, by name.
+        lora_mlp_targets: those it adapts in addition with `adapt_mlp`.
+    """
+
+    attention: Callable[..., nnx.Module]
+    mlp: Callable[..., nnx.Module]
+    norm: Callable[..., nnx.Module]
+    lora_targets: tuple[str, ...]
+    lora_mlp_targets: tuple[str, ...]
+
+
+class Block(nnx.Module):
+    """One layer: an attention sublayer and a perceptron sublayer."""
+
+    def __init__(self, attention: nnx.Module, mlp: nnx.Module):
+        self.attention = attention
+        self.mlp = mlp
+
+    def sublayers(self) -> tuple[nnx.Module, nnx.Module]:
+        """The residual branches in the order in which they apply."""
+        return self.attention, self.mlp
+
+
+class Backbone(nnx.Module):
+    """The stack of blocks: `[sets, cells, hidden] -> [sets, cells, hidden]`."""
+
+    def __init__(self, family: BackboneFamily, config: ModelConfig, dtype, *, rngs: nnx.Rngs):
+        self.blocks = nnx.List(
+            [
+                Block(family.attention(config, dtype, rngs), family.mlp(config, dtype, rngs))
+                for _ in range(config.layers)
+            ]
+        )
+        self.norm = family.norm(config.hidden_dim, rngs)
+        self.dtype = dtype
+
+    def __call__(
+        self, x: CellHidden, mask: CellMask, rngs: nnx.Rngs | None = None
+    ) -> CellHidden:
+        """Applies all sublayers; `rngs` switches dropout on."""
+        x = x.astype(self.dtype)
+        for block in self.blocks:
+            for sublayer in block.sublayers():
+                x = x + sublayer(x, mask, rngs)
+        return self.norm(x)
+
+
+def normal(std: float):
+    """The initialiser N(0, std^2)."""
+    return nnx.initializers.normal(std)
+
+
+def head_dim(config: ModelConfig) -> int:
+    """Width of one attention head."""
+    return config.hidden_dim // config.heads
+
+
+def norm_in_float32(norm: nnx.Module, x: CellHidden) -> CellHidden:
+    """Applies a norm in float32, whatever the compute dtype: means of squares lose digits."""
+    return norm(x.astype(jnp.float32)).astype(x.dtype)

@@ -1,0 +1,143 @@
+"""The set transformer: a set of control cells in, the set of cells after the perturbation out.
+
+`h = backbone(perturbation_encoder(p) + control_encoder(c) + embeddings)`, then by `residual`
+    output   prediction = c + project_out(h)                 a shift of each control cell
+    hidden   prediction = project_out(h + control_encoder(c))  the published form for genes
+    none     prediction = project_out(h)
+(State Transition model, Adduri et al. 2025). The only cell-to-cell path is attention without
+positions, so permuting the cells of a set permutes the prediction.
+"""
+
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from wound_jax.arrays import CellCodes, CellFeatures, CellGenes, CellMask, SetCodes
+from wound_jax.config.schema import ModelConfig
+from wound_jax.models.backbones import backbone_family
+from wound_jax.models.backbones.base import Backbone
+from wound_jax.models.decoder import GeneDecoder
+from wound_jax.models.layers import Embedding, MultilayerPerceptron, linear
+from wound_jax.models.lora import attach_adapters
+
+
+@dataclass(frozen=True)
+class ModelDims:
+    """What the data fix about a model's shapes.
+
+    Attributes:
+        features: width of the input and of the predicted cells (genes, or embedding dimensions).
+        perturbations: number of conditions, the control included.
+        animals: number of training animals (for the batch embedding).
+        timepoints: number of training timepoints (for the timepoint embedding).
+        genes: width of the gene decoder's output; 0 where there is none.
+        non_negative: whether the predicted space holds no negative value.
+    """
+
+    features: int
+    perturbations: int
+    animals: int = 0
+    timepoints: int = 0
+    genes: int = 0
+    non_negative: bool = False
+
+
+@chex.dataclass(frozen=True)
+class SetInputs:
+    """What the model is given, for each set.
+
+    Attributes:
+        control: features of the control cells.
+        mask: which of them are real.
+        perturbation: code of the condition to predict.
+        timepoint: code of the day, -1 where unseen in training.
+        animal: code of each control cell's animal, -1 where unseen in training.
+    """
+
+    control: CellFeatures
+    mask: CellMask
+    perturbation: SetCodes
+    timepoint: SetCodes
+    animal: CellCodes
+
+
+@chex.dataclass(frozen=True)
+class Prediction:
+    """Predicted cells, one for each control cell, and their decoded expression if there is any."""
+
+    cells: CellFeatures
+    genes: CellGenes | None = None
+
+
+class SetTransformer(nnx.Module):
+    """Maps control cells to perturbed cells, set by set."""
+
+    def __init__(self, config: ModelConfig, dims: ModelDims, *, rngs: nnx.Rngs):
+        dtype = jnp.dtype(config.dtype)
+        hidden = config.hidden_dim
+        mlp = {"dropout": config.dropout, "dtype": dtype, "rngs": rngs}
+        self.perturbation_encoder = MultilayerPerceptron(
+            dims.perturbations, hidden, hidden, depth=config.encoder_layers, **mlp
+        )
+        self.control_encoder = linear(dims.features, hidden, dtype=dtype, rngs=rngs)
+        if config.batch_embedding:
+            self.animal_embedding = Embedding(dims.animals, hidden, rngs=rngs)
+        if config.timepoint_embedding:
+            self.timepoint_embedding = Embedding(dims.timepoints, hidden, rngs=rngs)
+        self.backbone = _build_backbone(config, dtype, rngs)
+        self.project_out = MultilayerPerceptron(
+            hidden, hidden, dims.features, depth=config.decoder_layers, **mlp
+        )
+        if config.decoder.enable:
+            self.gene_decoder = GeneDecoder(
+                dims.features, dims.genes, config.decoder, dtype=dtype, rngs=rngs
+            )
+        self.n_perturbations = dims.perturbations
+        self.residual = config.residual
+        self.rectify = config.output_activation == "relu" or (
+            config.output_activation == "auto" and dims.non_negative
+        )
+        self.batch_embedding = config.batch_embedding
+        self.use_timepoint = config.timepoint_embedding
+        self.decode = config.decoder.enable
+
+    def __call__(self, inputs: SetInputs, rngs: nnx.Rngs | None = None) -> Prediction:
+        """Predicts one cell for each control cell; `rngs` switches dropout on."""
+        control = self.control_encoder(inputs.control)
+        x = control + self._condition(inputs, rngs)
+        hidden = self.backbone(x, inputs.mask, rngs)
+        if self.residual == "hidden":
+            hidden = hidden + control
+        cells = self.project_out(hidden, rngs).astype(jnp.float32)
+        if self.residual == "output":
+            cells = inputs.control + cells
+        if self.rectify:
+            cells = jax.nn.relu(cells)
+        genes = self.gene_decoder(cells, rngs).astype(jnp.float32) if self.decode else None
+        return Prediction(cells=cells, genes=genes)
+
+    def _condition(
+        self, inputs: SetInputs, rngs: nnx.Rngs | None
+    ) -> Float[Array, "sets #cells hidden"]:
+        """The sum of everything a set is told beside its cells."""
+        one_hot = jax.nn.one_hot(inputs.perturbation, self.n_perturbations)
+        x = self.perturbation_encoder(one_hot, rngs)[:, None, :]
+        if self.use_timepoint:
+            x = x + self.timepoint_embedding(inputs.timepoint)[:, None, :]
+        if self.batch_embedding:
+            x = x + self.animal_embedding(inputs.animal)
+        return x
+
+
+def _build_backbone(config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> Backbone:
+    family = backbone_family(config.backbone)
+    backbone = Backbone(family, config, dtype, rngs=rngs)
+    if config.lora.enable:
+        default = family.lora_targets + (family.lora_mlp_targets if config.lora.adapt_mlp else ())
+        targets = default if config.lora.targets is None else config.lora.targets
+        attach_adapters(backbone, targets, config.lora, rngs=rngs)
+    return backbone
