@@ -1,0 +1,1 @@
+"""Cells: reading, splitting, preprocessing, grouping into sets."""

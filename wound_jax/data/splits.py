@@ -1,0 +1,210 @@
+"""Which cells are trained on, validated on and tested on.
+
+A split is one function from (annotations, treated mask, config) to a role for every cell; a new
+one is one more function under `@split_kind`. Whether the control cells of held-out units may be
+used in training is decided once, for all kinds, by `split.controls`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from wound_jax.config.schema import SplitConfig
+from wound_jax.data.annotations import Annotations
+from wound_jax.errors import UserError, unknown_name
+
+PARTS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)
+
+# (annotations, which cells are treated, config) -> role of each cell, int8 [cells].
+SplitKind = Callable[[Annotations, np.ndarray, SplitConfig], np.ndarray]
+_KINDS: dict[str, SplitKind] = {}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The parts of a data set, as positions of cells.
+
+    Attributes:
+        kind: name of the split.
+        treated: treated cells of each part; disjoint.
+        controls: control cells that each part may draw from; parts may share them.
+        leaky: whether cells of one animal lie on both sides, so that scores flatter.
+    """
+
+    kind: str
+    treated: dict[str, np.ndarray]
+    controls: dict[str, np.ndarray]
+    leaky: bool
+
+    @property
+    def training_cells(self) -> np.ndarray:
+        """Every cell training may look at, sorted."""
+        return np.union1d(self.treated["train"], self.controls["train"])
+
+    def shared_controls(self, part: str) -> int:
+        """How many of a part's control cells training may use as well."""
+        return len(np.intersect1d(self.controls[part], self.controls["train"]))
+
+
+def make_split(annotations: Annotations, control: str, config: SplitConfig) -> Split:
+    """Divides cells into training, validation and test cells.
+
+    Args:
+        annotations: labels of all cells.
+        control: the control condition.
+        config: the kind of split and its units.
+
+    Raises:
+        UserError: a named unit does not occur, or a part that is needed stays empty.
+    """
+    treated = annotations.condition != control
+    role = _KINDS[config.kind](annotations, treated, config)
+    held_out = config.controls == "held_out" or (
+        config.controls == "auto" and config.kind in ("random", "animal")
+    )
+    split = Split(
+        kind=config.kind,
+        treated={name: np.flatnonzero(treated & (role == r)) for r, name in enumerate(PARTS)},
+        controls={name: _controls(treated, role, r, held_out) for r, name in enumerate(PARTS)},
+        leaky=config.kind == "random",
+    )
+    for part in ("train", "test"):
+        if not len(split.treated[part]):
+            raise UserError(
+                f"the {config.kind} split leaves no treated cell for {part}; change split.test, "
+                "split.val or their fractions."
+            )
+    return split
+
+
+def split_kind(name: str) -> Callable[[SplitKind], SplitKind]:
+    """Registers a kind of split under its name in the config."""
+
+    def register(function: SplitKind) -> SplitKind:
+        _KINDS[name] = function
+        return function
+
+    return register
+
+
+@split_kind("random")
+def _random(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Cells at random, stratified by type, timepoint and condition: leaky, animals on all sides."""
+    role = np.full(len(annotations), TRAIN, dtype=np.int8)
+    rng = np.random.default_rng(config.seed)
+    strata = np.char.add(np.char.add(_codes(annotations.cell_type), _codes(annotations.timepoint)),
+                         _codes(annotations.condition))
+    for stratum in np.unique(strata):
+        cells = rng.permutation(np.flatnonzero(strata == stratum))
+        n_test = round(config.test_fraction * len(cells))
+        n_val = round(config.val_fraction * len(cells))
+        role[cells[:n_test]] = TEST
+        role[cells[n_test : n_test + n_val]] = VAL
+    return role
+
+
+@split_kind("animal")
+def _animal(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Whole animals. Chosen by seed within each design cell (conditions and timepoints it has)."""
+    test, val = _choose_animals(annotations, config)
+    return _held_out(annotations.animal, test, val)
+
+
+@split_kind("timepoint")
+def _timepoint(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Whole timepoints."""
+    return _held_out_label(annotations.timepoint, treated, config)
+
+
+@split_kind("celltype")
+def _cell_type(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Whole cell types: the zero-shot question."""
+    return _held_out_label(annotations.cell_type, treated, config)
+
+
+@split_kind("fewshot")
+def _few_shot(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Whole cell types, but for a fraction of their cells that stays in training."""
+    role = _held_out_label(annotations.cell_type, treated, config)
+    rng = np.random.default_rng(config.seed)
+    for cell_type in config.test or ():
+        for arm in (treated, ~treated):
+            cells = np.flatnonzero(arm & (annotations.cell_type == cell_type))
+            role[rng.permutation(cells)[: round(config.fewshot_fraction * len(cells))]] = TRAIN
+    return role
+
+
+def _held_out_label(labels: np.ndarray, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Cells that carry held-out labels; without `split.val`, treated validation cells at random."""
+    test = config.test or _choose(sorted(set(labels[treated])), config.test_fraction, config.seed)
+    role = _held_out(labels, test, config.val or ())
+    if config.val is None:
+        rng = np.random.default_rng([config.seed, VAL])
+        rest = treated & (role == TRAIN)
+        for label in sorted(set(labels[rest])):
+            cells = rng.permutation(np.flatnonzero(rest & (labels == label)))
+            role[cells[: round(config.val_fraction * len(cells))]] = VAL
+    return role
+
+
+def _held_out(labels: np.ndarray, test: tuple[str, ...], val: tuple[str, ...]) -> np.ndarray:
+    """Roles by label; everything that is not named trains."""
+    for name in (*test, *val):
+        if name not in labels:
+            raise unknown_name("held-out value in split.test or split.val", name, set(labels))
+    if set(test) & set(val):
+        raise UserError(f"{sorted(set(test) & set(val))} is in split.test and in split.val.")
+    role = np.full(len(labels), TRAIN, dtype=np.int8)
+    role[np.isin(labels, val)] = VAL
+    role[np.isin(labels, test)] = TEST
+    return role
+
+
+def _choose(names: list[str], fraction: float, seed: int) -> tuple[str, ...]:
+    """A seeded choice of at least one name, leaving at least one."""
+    n = min(max(1, round(fraction * len(names))), len(names) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(names))[:n]
+    return tuple(names[i] for i in sorted(chosen))
+
+
+def _choose_animals(
+    annotations: Annotations, config: SplitConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The held-out animals: as named, or some of each design cell, so that each day is tested."""
+    if config.test is not None:
+        return config.test, config.val or ()
+    design: dict[tuple, list[str]] = {}
+    for animal in sorted(set(annotations.animal) - set(config.val or ())):
+        cells = annotations.animal == animal
+        profile = tuple(sorted(set(zip(annotations.condition[cells], annotations.timepoint[cells],
+                                       strict=True))))
+        design.setdefault(profile, []).append(animal)
+    rng = np.random.default_rng(config.seed)
+    test: list[str] = []
+    val: list[str] = []
+    for profile in sorted(design):
+        animals = [design[profile][i] for i in rng.permutation(len(design[profile]))]
+        n_test = max(1, round(config.test_fraction * len(animals))) if len(animals) > 1 else 0
+        left = animals[n_test:]
+        n_val = max(1, round(config.val_fraction * len(animals))) if len(left) > 1 else 0
+        test += animals[:n_test]
+        val += left[:n_val] if config.val is None else []
+    return tuple(test), config.val or tuple(val)
+
+
+def _controls(treated: np.ndarray, role: np.ndarray, part: int, held_out: bool) -> np.ndarray:
+    """The control cells a part may draw from: its own where it has any, else training's."""
+    control = ~treated
+    own = control & (role == part)
+    if part == TRAIN:
+        return np.flatnonzero(own if held_out else control)
+    if own.any():
+        return np.flatnonzero(own)
+    return np.flatnonzero(control & (role == TRAIN) if held_out else control)
+
+
+def _codes(labels: np.ndarray) -> np.ndarray:
+    """Labels as fixed-width text, so that they can be joined into one stratum key."""
+    return np.char.add(labels.astype(str), "\x1f")
