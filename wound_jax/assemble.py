@@ -1,0 +1,158 @@
+"""Puts a run together: model, partition, optimiser, devices and compiled steps, from a config."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from wound_jax.arrays import Parameters
+from wound_jax.batching import CellStore, IndexBatch, SetBatch, gather_on_host, index_batch, make_store
+from wound_jax.config.schema import LossConfig, RunConfig
+from wound_jax.data.plan import SetPlan
+from wound_jax.data.prepare import PreparedData
+from wound_jax.data.spec import DataSpec
+from wound_jax.losses import SetLoss, make_loss
+from wound_jax.models.functional import init_model
+from wound_jax.models.set_transformer import ModelDims
+from wound_jax.optim.optimizer import make_optimizer, make_schedule
+from wound_jax.optim.partition import label_parameters, partition
+from wound_jax.sharding import Devices, make_devices
+from wound_jax.train_step import (
+    Objective,
+    TrainState,
+    compile_eval_step,
+    compile_train_step,
+    train_step,
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's structure, initial parameters and their labels."""
+
+    graphdef: nnx.GraphDef
+    parameters: Parameters
+    labels: dict[str, str]
+
+
+class Feed:
+    """Places cells and batches on the devices, resident or from the host.
+
+    Args:
+        store: the cells, as NumPy arrays.
+        devices: where arrays go.
+        resident: whether all cells lie on the device and batches are positions; otherwise each
+            batch is gathered on the host.
+    """
+
+    def __init__(self, store: CellStore, devices: Devices, *, resident: bool):
+        self._host = store
+        self._devices = devices
+        self.store = jax.device_put(store, devices.replicated) if resident else None
+
+    def batch(self, plan: SetPlan) -> IndexBatch | SetBatch:
+        """One batch of a plan, its sets shared among the devices."""
+        batch = index_batch(plan)
+        if self.store is None:
+            batch = gather_on_host(self._host, batch)
+        return jax.device_put(batch, self._devices.by_set)
+
+
+def model_dims(spec: DataSpec) -> ModelDims:
+    """The shapes that the data fix."""
+    return ModelDims(
+        features=spec.input_width,
+        perturbations=len(spec.perturbations),
+        animals=len(spec.animals),
+        timepoints=len(spec.timepoints),
+        genes=0 if spec.gene_input else len(spec.genes),
+        non_negative=spec.non_negative,
+    )
+
+
+def build_model(config: RunConfig, spec: DataSpec) -> Model:
+    """The freshly initialised model of a run."""
+    graphdef, parameters = init_model(config.model, model_dims(spec), config.seed)
+    return Model(graphdef, parameters, label_parameters(parameters, lora=config.model.lora.enable))
+
+
+def build_loss(config: LossConfig) -> SetLoss:
+    """The set loss of a run."""
+    return make_loss(config.name)
+
+
+def initial_state(model: Model, optimizer: optax.GradientTransformation, devices: Devices) -> TrainState:
+    """The state before the first step, on the devices."""
+    trainable, frozen = partition(model.parameters, model.labels)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trainable=trainable,
+        frozen=frozen,
+        opt_state=optimizer.init(trainable),
+    )
+    return jax.device_put(state, devices.replicated)
+
+
+class Run:
+    """Everything a training loop needs, assembled from a config and its data.
+
+    Attributes:
+        model: structure, initial parameters and labels.
+        devices: where the run computes.
+        feed: places batches on the devices.
+        plans: the sets of each epoch.
+        validation: the fixed validation batches, on the devices.
+        state: the state before the first step.
+        step: the compiled training step.
+        evaluate: the compiled evaluation step.
+    """
+
+    def __init__(self, config: RunConfig, data: PreparedData):
+        training = config.training
+        self.model = build_model(config, data.spec)
+        self.devices = make_devices(training.devices, training.batch_size)
+        store = make_store(data.cells, data.spec, decoder=config.model.decoder.enable)
+        self.feed = Feed(store, self.devices, resident=config.data.residency == "device")
+        self.plans = data.plan_builder("train", config.data, config.seed)
+        self.batches_per_epoch = -(-self.plans.sets_per_epoch() // training.batch_size)
+        self.total_steps = _total_steps(training, self.batches_per_epoch)
+        self.validation = self._validation_batches(config, data)
+        self._compile(config)
+
+    def _compile(self, config: RunConfig) -> None:
+        trainable, _ = partition(self.model.parameters, self.model.labels)
+        labels = {name: self.model.labels[name] for name in trainable}
+        schedule = make_schedule(config.training, self.total_steps)
+        optimizer = make_optimizer(config.training, labels, schedule)
+        objective = Objective(
+            self.model.graphdef, build_loss(config.loss), config.model.decoder.weight
+        )
+        step = partial(
+            train_step,
+            objective=objective,
+            optimizer=optimizer,
+            schedule=schedule,
+            labels=labels,
+            seed=config.seed,
+        )
+        self.state = initial_state(self.model, optimizer, self.devices)
+        self.step = compile_train_step(step, self.devices)
+        self.evaluate = compile_eval_step(objective, self.devices)
+
+    def _validation_batches(self, config: RunConfig, data: PreparedData) -> list:
+        groups, _ = data.groups("val")
+        if not groups:
+            return []
+        plan = data.plan_builder("val", config.data, config.seed).fixed()
+        plans = plan.batches(config.training.batch_size)[: config.training.val_batches]
+        return [self.feed.batch(batch) for batch in plans]
+
+
+def _total_steps(training, batches_per_epoch: int) -> int:
+    limits = [training.max_steps]
+    if training.max_epochs is not None:
+        limits.append(training.max_epochs * batches_per_epoch)
+    return min(limit for limit in limits if limit is not None)

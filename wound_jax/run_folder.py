@@ -1,0 +1,108 @@
+"""A run on disk: where it is made, and how a finished one is opened again.
+
+    config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from wound_jax.assemble import build_model
+from wound_jax.checkpoint import Checkpoints
+from wound_jax.config import load_config
+from wound_jax.config.schema import RunConfig
+from wound_jax.data.spec import DataSpec
+from wound_jax.errors import UserError
+from wound_jax.inference import Predictor
+from wound_jax.optim.partition import partition
+from wound_jax.sharding import make_devices
+
+
+def new_folder(config: RunConfig) -> Path:
+    """Makes the folder of a new run; never writes into one that exists.
+
+    Without `run_dir` it is `runs/NAME`, or the first free `runs/NAME-2`, `runs/NAME-3`, ...
+
+    Raises:
+        UserError: `run_dir` names a folder that is not empty.
+    """
+    if config.run_dir is None:
+        base = Path("runs") / config.name
+        folder, n = base, 1
+        while folder.exists():
+            n += 1
+            folder = base.with_name(f"{config.name}-{n}")
+    else:
+        folder = Path(config.run_dir)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"run_dir={folder} exists and is not empty; choose another, or continue that run "
+                f"by --resume {folder}."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def require_run(folder: str | Path) -> Path:
+    """The folder of an existing run.
+
+    Raises:
+        UserError: there is no run in it.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        parent = folder.parent
+        runs = sorted(p.parent.name for p in parent.glob("*/config.yaml")) if parent.is_dir() else []
+        raise UserError(
+            f"{folder} is no run folder (no config.yaml). Runs in {parent}: "
+            f"{', '.join(runs) or 'none'}."
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with what it knows of its data.
+
+    Attributes:
+        folder: the run folder.
+        config: its resolved config.
+        spec: genes, vocabularies, preprocessing.
+        step: the training step of the checkpoint.
+        predictor: the model, ready to predict.
+    """
+
+    folder: Path
+    config: RunConfig
+    spec: DataSpec
+    step: int
+    predictor: Predictor
+
+
+def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
+    """Opens a run for evaluation or prediction, on one device.
+
+    Args:
+        folder: the run folder.
+        checkpoint: "best" (lowest validation loss) or "last".
+
+    Raises:
+        UserError: there is no run, or no checkpoint in it.
+    """
+    folder = require_run(folder)
+    config = load_config(folder / "config.yaml")
+    with Checkpoints(folder) as checkpoints:
+        spec, step = checkpoints.spec(checkpoint), checkpoints.step(checkpoint)
+        model = build_model(config, spec)
+        trainable, frozen = partition(model.parameters, model.labels)
+        like = jax.eval_shape(lambda: {"trainable": trainable, "frozen": frozen})
+        parameters = checkpoints.parameters(checkpoint, like, make_devices(1, 1))
+    predictor = Predictor(
+        model.graphdef,
+        parameters,
+        cell_set_len=config.data.cell_set_len,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+    )
+    return LoadedRun(folder, config, spec, step, predictor)

@@ -1,0 +1,122 @@
+"""What a run leaves behind while it trains: `metrics.jsonl`, TensorBoard curves, a progress bar.
+
+Metrics stay on the device until a log step; then all pending ones are fetched at once, so that
+logging every step's loss costs no wait in between.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+
+import jax
+from tqdm import tqdm
+
+from wound_jax.errors import UserError
+
+
+class RunLog:
+    """Writes metrics; use as a context manager.
+
+    Args:
+        folder: the run folder.
+        total_steps: length of the run, for the bar's estimate.
+        start_step: steps done before (a resumed run drops what was logged after them).
+        progress: whether to draw the bar.
+    """
+
+    def __init__(self, folder: Path, total_steps: int, start_step: int = 0, progress: bool = True):
+        from tensorboardX import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        _keep_until(self.path, start_step)
+        self._file = self.path.open("a")
+        purge = start_step + 1 if start_step else None
+        self._board = SummaryWriter(str(folder / "tb"), purge_step=purge)
+        self._bar = tqdm(
+            total=total_steps, initial=start_step, unit="step", disable=not progress, smoothing=0.1
+        )
+        self._pending: list[tuple[int, dict]] = []
+        self._cells = 0
+        self._clock = time.perf_counter()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+
+    def step(self, step: int, metrics: dict[str, jax.Array], cells: int) -> None:
+        """Keeps the metrics of a training step, still on the device."""
+        self._pending.append((step, metrics))
+        self._cells += cells
+
+    def flush(self) -> None:
+        """Fetches and writes what is pending.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        fetched = jax.device_get([metrics for _, metrics in pending])
+        now = time.perf_counter()
+        rate = {"cells_per_second": self._cells / max(now - self._clock, 1e-9)}
+        self._clock, self._cells = now, 0
+        for (step, _), metrics in zip(pending, fetched, strict=True):
+            last = step == pending[-1][0]
+            self._write(step, {f"train/{k}": float(v) for k, v in metrics.items()}, rate if last else {})
+        self._advance(pending[-1][0], fetched[-1])
+
+    def validation(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes validation metrics (floats already)."""
+        self._write(step, {f"val/{k}": v for k, v in metrics.items()}, {})
+        # The time validation took is not the training's.
+        self._clock = time.perf_counter()
+
+    def _write(self, step: int, metrics: dict[str, float], more: dict[str, float]) -> None:
+        values = {**metrics, **{f"train/{k}": v for k, v in more.items()}}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        if not math.isfinite(values.get("train/loss", 0.0)):
+            raise UserError(
+                f"the training loss is {values['train/loss']} at step {step}; the last good state is "
+                "in checkpoints/. Lower training.learning_rate, set training.clip_norm, or use "
+                "model.dtype=float32."
+            )
+
+    def _advance(self, step: int, metrics: dict) -> None:
+        self._bar.set_postfix(loss=f"{float(metrics['loss']):.4f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """All records of a run's `metrics.jsonl`, in order."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drops the records after a step: a resumed run writes them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line a crash cut short
+        if record["step"] <= step:
+            kept.append(line)
+    path.write_text("".join(line + "\n" for line in kept))

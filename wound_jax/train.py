@@ -1,0 +1,156 @@
+"""`python -m wound_jax.train --config CONFIG [key=value ...]`: from cells to an evaluated model.
+
+Reads the cells, shows the split and the parameters, trains, evaluates the best checkpoint on the
+held-out cells beside the baselines, and leaves one run folder.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from wound_jax import cli
+from wound_jax.config import RunConfig, load_config
+from wound_jax.config.load import dump_config
+from wound_jax.errors import UserError
+
+_EXAMPLES = """examples:
+  python -m wound_jax.train --config configs/quickstart.yaml
+  python -m wound_jax.train --config configs/burn_sham_gene.yaml data.path=burn.h5ad
+  python -m wound_jax.train --resume runs/quickstart
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains and evaluates one run; returns the exit status."""
+    arguments = _parser().parse_intermixed_args(argv)
+    return cli.run(lambda: _main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wound_jax.train",
+        description="Train and evaluate a set transformer.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="YAML file; see configs/")
+    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    if bool(arguments.config) == bool(arguments.resume):
+        raise UserError("give either --config CONFIG or --resume RUN.")
+    if arguments.resume:
+        if arguments.overrides:
+            raise UserError(
+                f"--resume continues a run as it was: {arguments.overrides} cannot be changed. "
+                "Start a new run with --config to change settings."
+            )
+        return _resume(Path(arguments.resume), progress_bar=not arguments.no_progress)
+    config = load_config(arguments.config, arguments.overrides)
+    return _start(config, progress_bar=not arguments.no_progress)
+
+
+def _start(config: RunConfig, *, progress_bar: bool) -> int:
+    # Everything heavy is imported once the config is known to be sound.
+    from wound_jax import provenance
+    from wound_jax.data.prepare import prepare
+    from wound_jax.data.source import describe_source
+    from wound_jax.data.split_table import split_table
+    from wound_jax.run_folder import new_folder
+
+    source = describe_source(config.data)
+    print(f"data: {source}", file=sys.stderr)
+    data = prepare(config)
+    table = split_table(data.split, data.cells.annotations)
+    print(table, file=sys.stderr)
+    run = _assemble(config, data)
+    folder = new_folder(config)
+    (folder / "config.yaml").write_text(dump_config(config))
+    (folder / "split.txt").write_text(table + "\n")
+    devices = list(run.devices.mesh.devices.flat)
+    provenance.write(folder, provenance.provenance(data.fingerprint, source, devices))
+    _describe_model(run, folder)
+    return _train_and_evaluate(config, data, run, folder, resume=False, progress_bar=progress_bar)
+
+
+def _resume(folder: Path, *, progress_bar: bool) -> int:
+    from wound_jax import provenance
+    from wound_jax.data.prepare import prepare
+    from wound_jax.run_folder import require_run
+
+    config = load_config(require_run(folder) / "config.yaml")
+    data = prepare(config)
+    recorded = provenance.read(folder)["data_fingerprint"]
+    if data.fingerprint != recorded:
+        raise UserError(
+            f"the data are not those {folder} was trained on (fingerprint {data.fingerprint}, "
+            f"recorded {recorded}); restore the file, or start a new run with --config."
+        )
+    run = _assemble(config, data)
+    return _train_and_evaluate(config, data, run, folder, resume=True, progress_bar=progress_bar)
+
+
+def _assemble(config: RunConfig, data):
+    from wound_jax.assemble import Run
+
+    return Run(config, data)
+
+
+def _describe_model(run, folder: Path) -> None:
+    """Prints and stores how many parameters there are and how many train."""
+    from wound_jax.optim.parameter_table import format_parameter_table, parameter_table
+
+    table = parameter_table(run.model.parameters, run.model.labels)
+    (folder / "parameters.json").write_text(json.dumps(table, indent=2) + "\n")
+    print(format_parameter_table(table), file=sys.stderr)
+
+
+def _train_and_evaluate(
+    config: RunConfig, data, run, folder: Path, *, resume: bool, progress_bar: bool
+) -> int:
+    from wound_jax import provenance
+    from wound_jax.evaluation.held_out import evaluate, fit_yardstick
+    from wound_jax.evaluation.report import write_report
+    from wound_jax.loop import Loop
+    from wound_jax.run_folder import load_run
+    from wound_jax.runlog import read_metrics
+
+    print(f"run folder: {folder}", file=sys.stderr)
+    start = time.perf_counter()
+    try:
+        loop = Loop(run, config.training, data.spec, folder, progress_bar=progress_bar)
+        progress = loop.train(resume=resume)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; continue with --resume {folder}", file=sys.stderr)
+        return 130
+    seconds = time.perf_counter() - start
+    print(f"trained in {seconds:.0f} s; {_best(progress)}", file=sys.stderr)
+    loaded = load_run(folder)
+    yardstick = fit_yardstick(data, config.evaluation, config.seed)
+    result, scored = evaluate(loaded.predictor, data, yardstick, config.evaluation)
+    records = read_metrics(folder)
+    context = yardstick.context
+    print(
+        write_report(
+            folder / "eval", result, scored, context, config.evaluation, records, config.seed
+        )
+    )
+    provenance.finish(folder)
+    print(f"everything is in {folder}", file=sys.stderr)
+    return 0
+
+
+def _best(progress) -> str:
+    if progress.best_loss is None:
+        return "no validation cells, so the last state is evaluated"
+    return f"lowest validation loss {progress.best_loss:.4f} at step {progress.best_step}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
