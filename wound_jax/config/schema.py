@@ -8,10 +8,18 @@ off is refused too (`wound_jax.config.activity`).
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
-# YAML has lists only; a tuple keeps the config hashable, so that it can be a static jit argument.
-Names = Annotated[tuple[str, ...], Strict(False)]
+
+def _as_names(value: object) -> object:
+    """A list of labels as strings: YAML reads the donor label 101 as a number."""
+    if isinstance(value, list | tuple):
+        return tuple(str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value)
+    return value
+
+
+# YAML has lists only; a tuple keeps the config immutable.
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -20,7 +28,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A part of the config: frozen, strict, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SyntheticConfig(Section):
@@ -54,9 +62,10 @@ class DataConfig(Section):
     animal_col: str | None = "mouse_id"
     # obs column -> values; cells that carry one of them are left out.
     exclude: dict[str, Names] = Field(default_factory=dict)
-    match_on: Annotated[
-        tuple[Literal["cell_type", "timepoint", "animal"], ...], Strict(False)
-    ] = ("cell_type", "timepoint")
+    match_on: Annotated[tuple[Literal["cell_type", "timepoint", "animal"], ...], Strict(False)] = (
+        "cell_type",
+        "timepoint",
+    )
     cell_set_len: Annotated[int, Field(ge=2)] = 128
     short_sets: Literal["mask", "resample"] = "mask"
     control_fraction: Fraction = 0.0

@@ -1,0 +1,218 @@
+"""The rules on keys: the code reads each one, a set one has an effect, none contradicts another."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+import wound_jax
+from wound_jax.config import load_config, require_data_source
+from wound_jax.config.activity import RULES, check_consistency
+from wound_jax.config.load import inline, schema_keys, value_at
+from wound_jax.errors import UserError
+
+PACKAGE = Path(wound_jax.__file__).parent
+
+
+def attributes_read(sources: Iterable[str]) -> Iterator[str]:
+    """The names of all attributes that the sources read (`x.name`, not `x.name = ...`)."""
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                yield node.attr
+
+
+def test_every_key_is_read_outside_the_config_package():
+    """Every leaf of the schema is read somewhere as an attribute of its name.
+
+    The check goes by the last name alone. It finds a key that nobody reads; it cannot tell
+    `model.dropout` from `model.lora.dropout`, nor a key from any other attribute called `name`,
+    and it sees neither `getattr` nor a whole section turned into a dict.
+    """
+    files = [p for p in PACKAGE.rglob("*.py") if PACKAGE / "config" not in p.parents]
+    read = set(attributes_read(path.read_text(encoding="utf-8") for path in files))
+    unread = [key for key in schema_keys() if key.rpartition(".")[2] not in read]
+    assert not unread, f"config keys that no code reads: {', '.join(unread)}"
+
+
+def test_a_key_counts_as_read_when_loaded_and_not_when_assigned():
+    sources = ["x = config.training.seed", "thing.heads = 3\ndel thing.layers"]
+    assert set(attributes_read(sources)) == {"training", "seed"}
+
+
+def complaint(*overrides: str, path: Path | None = None) -> str:
+    with pytest.raises(UserError) as error:
+        load_config(path, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "switch", "fix"),
+    [
+        ("data.source=synthetic data.path=a.h5ad", "data.path=a.h5ad", "data.source is synthetic",
+         "data.source=file"),
+        ("data.synthetic.seed=42", "data.synthetic.seed=42", "data.source is file",
+         "data.source=synthetic"),
+        ("data.genes=X", "data.genes=X", "data.input is X", "data.input=obsm/KEY"),
+        ("model.lora.r=32", "model.lora.r=32", "model.lora.enable is false",
+         "model.lora.enable=true"),
+        ("model.lora.enable=false model.lora.targets=[q]", "model.lora.targets=[q]",
+         "model.lora.enable is false", "model.lora.enable=true"),
+        ("model.lora.enable=true model.lora.targets=[q] model.lora.adapt_mlp=true",
+         "model.lora.adapt_mlp=true", "model.lora.targets is [q]", "model.lora.targets=null"),
+        ("training.lora_b_multiplier=16", "training.lora_b_multiplier=16.0",
+         "model.lora.enable is false", "model.lora.enable=true"),
+        ("training.optimizer=adam training.weight_decay=0.1", "training.weight_decay=0.1",
+         "training.optimizer is adam", "training.optimizer=adamw"),
+        ("model.decoder.weight=2", "model.decoder.weight=2.0", "model.decoder.enable is false",
+         "model.decoder.enable=true"),
+        ("model.backbone=gpt2 model.kv_heads=2", "model.kv_heads=2", "model.backbone is gpt2",
+         "model.backbone=llama"),
+        ("split.fewshot_fraction=0.2", "split.fewshot_fraction=0.2", "split.kind is random",
+         "split.kind=fewshot"),
+        ("split.test=[a]", "split.test=[a]", "split.kind is random",
+         "split.kind=celltype (or animal, timepoint, fewshot)"),
+        ("split.val=[]", "split.val=[]", "split.kind is random",
+         "split.kind=celltype (or animal, timepoint, fewshot)"),
+        ("split.kind=animal split.test=[a] split.test_fraction=0.2", "split.test_fraction=0.2",
+         "split.test is [a]", "split.test=null"),
+        ("split.kind=fewshot split.test=[a] split.val=[b] split.val_fraction=0.1",
+         "split.val_fraction=0.1", "split.val is [b]", "split.val=null"),
+    ],
+)  # fmt: skip
+def test_a_set_key_whose_switch_is_off_is_an_error(overrides, key, switch, fix):
+    line = complaint(*overrides.split())
+    expected = f"{key} has no effect: {switch}. Set {fix} or remove the key."
+    assert line == f"command line: {expected}"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "model.lora.enable=false model.decoder.enable=false",
+        "model.lora.enable=true model.lora.r=32 training.lora_b_multiplier=4.0",
+        "data.source=synthetic data.synthetic.seed=1",
+        "data.path=a.h5ad",
+        "data.input=obsm/A data.genes=layers/counts",
+        "model.kv_heads=2",
+        "training.weight_decay=0.1",
+        "split.test_fraction=0.2 split.val_fraction=0.2",
+        "split.kind=celltype split.test=[a] split.val_fraction=0.2",
+        "split.kind=timepoint split.test_fraction=0.2",
+        "split.kind=fewshot split.test=[a] split.fewshot_fraction=0.2 split.val_fraction=0.2",
+    ],
+)
+def test_an_active_key_passes(overrides):
+    config = load_config(None, overrides.split())
+    for key, _, value in (text.partition("=") for text in overrides.split()):
+        assert inline(value_at(config, key)) == value
+
+
+def test_own_keys_are_judged_and_inherited_ones_are_not(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("model: {lora: {r: 8, alpha: 4}}\n")
+    heir = tmp_path / "heir.yaml"
+    heir.write_text("extends: base.yaml\nseed: 1\n")
+    assert load_config(heir).model.lora.r == 8
+    lines = complaint(path=base).splitlines()
+    assert [line.partition(" has no effect")[0] for line in lines] == [
+        f"{base}: model.lora.r=8",
+        f"{base}: model.lora.alpha=4.0",
+    ]
+
+
+def test_an_inherited_key_without_effect_neither_blocks_nor_contradicts_another(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("split: {kind: animal, test: [a]}\nmodel: {kv_heads: 3, heads: 6}\n")
+    heir = tmp_path / "heir.yaml"
+    heir.write_text(
+        "extends: base.yaml\nsplit: {kind: random, test_fraction: 0.2}\n"
+        "model: {backbone: gpt2, heads: 8}\n"
+    )
+    # Random cells are drawn by fraction whatever is named; gpt2 has no key and value heads.
+    assert load_config(heir).split.test_fraction == 0.2
+
+
+def test_a_switch_thrown_on_the_command_line_does_not_blame_the_file(tmp_path):
+    path = tmp_path / "lora.yaml"
+    path.write_text("model: {lora: {enable: true, r: 8}}\n")
+    assert load_config(path, ["model.lora.enable=false"]).model.lora.r == 8
+    assert "command line: model.lora.r=4 has no effect" in complaint(
+        "model.lora.enable=false", "model.lora.r=4", path=path
+    )
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.keys)
+def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
+    needed = {
+        "split.kind=fewshot": ["split.test=[a]"],
+        "model.decoder.enable=true": ["data.input=obsm/A"],
+        "model.lora.targets=null": ["model.lora.enable=true"],
+        "split.test=null": ["split.kind=celltype"],
+        "split.val=null": ["split.kind=celltype"],
+    }
+    fix = rule.fix.partition(" ")[0]
+    assert rule.active(load_config(None, [fix, *needed.get(fix, [])]))
+    keys = [key for key in schema_keys() if rule.governs(key)]
+    assert keys
+    assert rule.switch in schema_keys()
+    assert rule.switch not in keys
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ("data.input=obsm", "data.input=obsm: expected X, layers/NAME or obsm/KEY."),
+        (
+            "data.input=obsm/A data.genes=obsm/B",
+            "data.genes=obsm/B: expected a gene matrix, X or layers/NAME.",
+        ),
+        ("data.match_on=[animal] data.animal_col=", "set data.animal_col=COLUMN or take animal"),
+        ("split.kind=animal data.animal_col=", "split.kind=animal needs .* data.animal_col=COLUMN"),
+        ("split.kind=timepoint data.timepoint_col=", "set data.timepoint_col=COLUMN"),
+        ("split.kind=fewshot", r"needs the types by name: set split.test=\[CELL TYPE, ...\]"),
+        ("split.kind=fewshot split.test=[]", "needs the types by name"),
+        ("split.kind=animal split.test=[]", r"split.test=\[\] names nothing .* split.test=null"),
+        (
+            "split.test_fraction=0.5 split.val_fraction=0.5",
+            r"^split.test_fraction=0.5 \+ split.val_fraction=0.5 is 1, .* expected a sum below 1",
+        ),
+        (
+            "model.hidden_dim=9 model.heads=2",
+            "model.hidden_dim=9 is not divisible by model.heads=2",
+        ),
+        ("model.heads=8 model.kv_heads=3", "model.heads=8 is not divisible by model.kv_heads=3"),
+        ("model.decoder.enable=true", "data.input=X is a gene matrix already: set data.input=obsm"),
+        ("model.timepoint_embedding=true data.timepoint_col=", "data.timepoint_col is null"),
+        ("training.max_epochs=", "training.max_epochs and training.max_steps are both null"),
+    ],
+)
+def test_contradictions_name_the_keys_and_the_way_out(overrides, problem):
+    (line,) = complaint(*overrides.split()).splitlines()
+    assert re.search(problem, line), line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "data.timepoint_col=",
+        "split.kind=celltype",
+        "split.kind=timepoint split.test=[D1] split.val_fraction=0.95",
+        "model.backbone=gpt2 model.heads=2",
+        "training.max_epochs= training.max_steps=5",
+        "data.input=obsm/A model.decoder.enable=true data.genes=layers/counts",
+    ],
+)
+def test_sensible_combinations_pass(overrides):
+    check_consistency(load_config(None, overrides.split()))
+
+
+def test_the_data_source_is_asked_for_only_where_data_is_read():
+    with pytest.raises(
+        UserError, match=r"^data.path is not set: give data.path=FILE.h5ad, or data"
+    ):
+        require_data_source(load_config(None))
+    require_data_source(load_config(None, ["data.path=x.h5ad"]))
+    require_data_source(load_config(None, ["data.source=synthetic"]))

@@ -1,0 +1,232 @@
+"""The rules between keys: which keys have an effect, and which combinations contradict each other.
+
+A key is inactive when another key, its switch, makes the run ignore it: `model.lora.r` while
+`model.lora.enable` is false. Setting an inactive key is an error, since the run would not be the
+one that was asked for. `RULES` is the whole table; a new switch is one more line.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from wound_jax.config.schema import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainingConfig
+from wound_jax.errors import UserError
+
+MATRIX_NAME = re.compile(r"X|(?:layers|obsm)/.+")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Keys that have an effect only while a switch has the right value.
+
+    Attributes:
+        keys: a dotted key, or a prefix that ends in a dot and stands for all keys below it.
+        switch: the dotted key that decides; it is never governed by its own rule.
+        active: whether the keys have an effect in a given config.
+        fix: the setting that would give them one, as it is typed on the command line.
+    """
+
+    keys: str
+    switch: str
+    active: Callable[[RunConfig], bool]
+    fix: str
+
+    def governs(self, key: str) -> bool:
+        """Whether this rule is about the dotted `key`."""
+        below = self.keys.endswith(".") and key.startswith(self.keys)
+        return (below or key == self.keys) and key != self.switch
+
+
+LORA, DECODER = "model.lora.enable", "model.decoder.enable"
+UNIT_KIND = "split.kind=celltype (or animal, timepoint, fewshot)"
+
+# Where two rules govern a key and both find it inactive, the first one speaks.
+RULES = (
+    Rule("data.path", "data.source", lambda c: c.data.source == "file", "data.source=file"),
+    Rule("data.synthetic.", "data.source", lambda c: is_synthetic(c.data), "data.source=synthetic"),
+    # A gene matrix as input is itself the matrix that the evaluation reads.
+    Rule("data.genes", "data.input", lambda c: is_embedding(c.data), "data.input=obsm/KEY"),
+    Rule("model.lora.", LORA, lambda c: c.model.lora.enable, f"{LORA}=true"),
+    # Named targets are the whole list already.
+    Rule(
+        "model.lora.adapt_mlp",
+        "model.lora.targets",
+        lambda c: c.model.lora.targets is None,
+        "model.lora.targets=null",
+    ),
+    Rule("training.lora_b_multiplier", LORA, lambda c: c.model.lora.enable, f"{LORA}=true"),
+    Rule(
+        "training.weight_decay",
+        "training.optimizer",
+        lambda c: c.training.optimizer == "adamw",
+        "training.optimizer=adamw",
+    ),
+    Rule("model.decoder.", DECODER, lambda c: c.model.decoder.enable, f"{DECODER}=true"),
+    Rule("model.kv_heads", "model.backbone", lambda c: is_llama(c.model), "model.backbone=llama"),
+    Rule(
+        "split.fewshot_fraction",
+        "split.kind",
+        lambda c: c.split.kind == "fewshot",
+        "split.kind=fewshot",
+    ),
+    # Cells drawn one by one belong to no named unit.
+    Rule("split.test", "split.kind", lambda c: c.split.kind != "random", UNIT_KIND),
+    Rule("split.val", "split.kind", lambda c: c.split.kind != "random", UNIT_KIND),
+    Rule("split.test_fraction", "split.test", lambda c: draws_test(c.split), "split.test=null"),
+    Rule("split.val_fraction", "split.val", lambda c: draws_val(c.split), "split.val=null"),
+)
+
+
+def is_synthetic(data: DataConfig) -> bool:
+    """Whether the cells are simulated and not read from a file."""
+    return data.source == "synthetic"
+
+
+def is_llama(model: ModelConfig) -> bool:
+    """Whether the backbone is the one with grouped key and value heads."""
+    return model.backbone == "llama"
+
+
+def is_embedding(data: DataConfig) -> bool:
+    """Whether the model's input is an embedding (obsm) and not a gene matrix."""
+    return data.input.startswith("obsm/")
+
+
+def draws_test(split: SplitConfig) -> bool:
+    """Whether the seed, and not a list of names, chooses the test cells."""
+    return split.kind == "random" or split.test is None
+
+
+def draws_val(split: SplitConfig) -> bool:
+    """Whether the seed, and not a list of names, chooses the validation cells."""
+    return split.kind == "random" or split.val is None
+
+
+def inactive_keys(
+    config: RunConfig, file_keys: Collection[str], command_keys: Collection[str]
+) -> list[tuple[str, Rule]]:
+    """The keys that were set and have no effect, each with the rule it breaks.
+
+    A file is not blamed for a switch that the command line throws: with `model.lora.enable=false`
+    there, the file's `model.lora.r` passes. A key of the command line itself is always judged.
+
+    Args:
+        config: the resolved config.
+        file_keys: the dotted leaf keys that the given file itself sets, not those it inherits.
+        command_keys: the dotted leaf keys set on the command line.
+
+    Returns:
+        Pairs of dotted key and rule, those of the file first, each group in the order given.
+    """
+    off = [rule for rule in RULES if not rule.active(config)]
+    blamed = [(key, rule) for key in file_keys for rule in off if rule.switch not in command_keys]
+    blamed += [(key, rule) for key in command_keys for rule in off]
+    found: dict[str, Rule] = {}
+    for key, rule in blamed:
+        if rule.governs(key):
+            found.setdefault(key, rule)
+    return list(found.items())
+
+
+def check_consistency(config: RunConfig) -> None:
+    """Refuses combinations of keys that no run can satisfy.
+
+    Two combinations are accepted on purpose. `split.test` and `split.val` may be null for the
+    kinds animal, timepoint and celltype: the seed then chooses the values. `data.match_on` may
+    hold timepoint while `data.timepoint_col` is null: a set without time points matches on the
+    rest, so that the default of `data.match_on` fits every set.
+
+    Args:
+        config: the resolved config. Whether there is data to read is not asked here, so that a
+            config can be shown before the data is at hand (`require_data_source` asks it).
+
+    Raises:
+        UserError: one line for each contradiction.
+    """
+    problems = [
+        *_data_problems(config.data),
+        *_split_problems(config.split, config.data),
+        *_model_problems(config.model, config.data),
+        *_training_problems(config.training),
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def require_data_source(config: RunConfig) -> None:
+    """Refuses a config that names no cells. Commands that read data call it; `show` does not.
+
+    Raises:
+        UserError: `data.source` is file and `data.path` is null.
+    """
+    if config.data.source == "file" and config.data.path is None:
+        raise UserError(
+            "data.path is not set: give data.path=FILE.h5ad, or data.source=synthetic for the "
+            "synthetic wound set"
+        )
+
+
+def _data_problems(data: DataConfig) -> Iterator[str]:
+    if not MATRIX_NAME.fullmatch(data.input):
+        yield f"data.input={data.input}: expected X, layers/NAME or obsm/KEY."
+    if not MATRIX_NAME.fullmatch(data.genes) or data.genes.startswith("obsm/"):
+        yield f"data.genes={data.genes}: expected a gene matrix, X or layers/NAME."
+    if "animal" in data.match_on and data.animal_col is None:
+        yield (
+            "data.match_on holds animal, but data.animal_col is null: set data.animal_col=COLUMN "
+            "or take animal out of data.match_on."
+        )
+
+
+def _split_problems(split: SplitConfig, data: DataConfig) -> Iterator[str]:
+    for kind, column in (("animal", data.animal_col), ("timepoint", data.timepoint_col)):
+        if split.kind == kind and column is None:
+            yield f"split.kind={kind} needs the column of it: set data.{kind}_col=COLUMN."
+    if split.kind == "fewshot" and not split.test:
+        yield "split.kind=fewshot needs the types by name: set split.test=[CELL TYPE, ...]."
+    if split.kind in ("animal", "timepoint", "celltype") and split.test == ():
+        yield "split.test=[] names nothing to test on: name values, or set split.test=null."
+    drawn = [
+        (key, fraction)
+        for key, fraction, used in (
+            ("split.test_fraction", split.test_fraction, draws_test(split)),
+            ("split.val_fraction", split.val_fraction, draws_val(split)),
+        )
+        if used
+    ]
+    total = sum(fraction for _, fraction in drawn)
+    if total >= 1.0:
+        names = " + ".join(f"{key}={fraction:g}" for key, fraction in drawn)
+        yield f"{names} is {total:g}, which leaves nothing to train on: expected a sum below 1."
+
+
+def _model_problems(model: ModelConfig, data: DataConfig) -> Iterator[str]:
+    if model.hidden_dim % model.heads:
+        yield (
+            f"model.hidden_dim={model.hidden_dim} is not divisible by model.heads={model.heads}: "
+            "each head takes an equal share."
+        )
+    # For the other backbones an inherited value is inactive.
+    if is_llama(model) and model.kv_heads and model.heads % model.kv_heads:
+        yield (
+            f"model.heads={model.heads} is not divisible by model.kv_heads={model.kv_heads}: "
+            "each key and value head serves an equal number of heads."
+        )
+    if model.decoder.enable and not is_embedding(data):
+        yield (
+            f"model.decoder.enable=true, but data.input={data.input} is a gene matrix already: "
+            "set data.input=obsm/KEY or model.decoder.enable=false."
+        )
+    if model.timepoint_embedding and data.timepoint_col is None:
+        yield (
+            "model.timepoint_embedding=true, but data.timepoint_col is null: "
+            "set data.timepoint_col=COLUMN or model.timepoint_embedding=false."
+        )
+
+
+def _training_problems(training: TrainingConfig) -> Iterator[str]:
+    if training.max_epochs is None and training.max_steps is None:
+        yield (
+            "training.max_epochs and training.max_steps are both null, so training would never "
+            "end: set one of them."
+        )
