@@ -1,0 +1,106 @@
+"""Command `python -m wound_jax.synthetic`: writes the synthetic wound set to h5ad files.
+
+The measured cells go to `--output`; the truth (counterfactual of each control cell, true effect)
+goes to a file of its own, and only when `--truth` asks for it, so that no training reads it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import anndata as ad
+from pydantic import ValidationError
+
+from wound_jax.cli import run
+from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.synthetic import simulate
+from wound_jax.errors import UserError
+
+_HELP = {
+    "n_cells": "cells in all",
+    "n_genes": "genes in all, marker genes included",
+    "embedding_dim": "width of obsm['X_state_baseline']",
+    "mouse_sd": "spread of the mice on the log expression of a gene",
+    "effect_scale": "factor on the burn effect; 0 switches it off",
+    "seed": "seed; the same settings write the same numbers",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        0, or 2 when the arguments are wrong; the message is on stderr.
+    """
+    args = _parser().parse_args(argv)
+    return run(lambda: _write(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wound_jax.synthetic",
+        description="Write the synthetic wound set: simulated burnt and sham mouse skin.",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="h5ad file of the cells")
+    parser.add_argument("--truth", type=Path, help="h5ad file of the counterfactual and effect")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    for name, field in SyntheticConfig.model_fields.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            help=f"{_HELP[name]} (default: %(default)s)",
+        )
+    return parser
+
+
+def _config(args: argparse.Namespace) -> SyntheticConfig:
+    try:
+        return SyntheticConfig(**{name: getattr(args, name) for name in _HELP})
+    except ValidationError as e:
+        faults = [
+            f"--{str(fault['loc'][0]).replace('_', '-')} {fault['input']}: {fault['msg']}"
+            for fault in e.errors()
+        ]
+        raise UserError("; ".join(faults) + ".") from e
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.suffix != ".h5ad":
+        raise UserError(f"{path} does not end in .h5ad, the format that is written; rename it.")
+    if not path.parent.is_dir():
+        raise UserError(f"no folder {path.parent} to write {path.name} into; make it first.")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; choose another name or add --overwrite.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file and cannot be overwritten; choose another name.")
+
+
+def _write(args: argparse.Namespace) -> int:
+    config = _config(args)
+    targets = [path for path in (args.output, args.truth) if path is not None]
+    if len({path.resolve() for path in targets}) < len(targets):
+        raise UserError("--output and --truth name one file; give each its own.")
+    for path in targets:
+        _check_target(path, args.overwrite)
+    wound = simulate(config)
+    _save(wound.adata, args.output)
+    if args.truth is not None:
+        _save(wound.truth.adata, args.truth)
+    return 0
+
+
+def _save(adata: ad.AnnData, path: Path) -> None:
+    """Writes beside the target, then renames: a broken run leaves no half file under its name."""
+    part = path.with_name(path.name + ".part")
+    adata.write_h5ad(part)
+    os.replace(part, path)
+    print(f"{path}: {adata.n_obs} cells x {adata.n_vars} genes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
