@@ -4,6 +4,7 @@ Order: open the source, read the labels, split, fit the preprocessing on trainin
 cells to it, group. Nothing below this module sees the config as a whole.
 """
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import anndata as ad
 import numpy as np
 
 from wound_jax.config.activity import require_data_source
-from wound_jax.config.schema import DataConfig, RunConfig
+from wound_jax.config.schema import DataConfig, RunConfig, SplitConfig
 from wound_jax.data.annotations import (
     Annotations,
     excluded,
@@ -85,6 +86,10 @@ class PreparedData:
             seed=seed,
         )
 
+    def trained_on(self, other: "PreparedData", part: str) -> int:
+        """How many treated cells of a part of `other` (same cells, other split) train here."""
+        return len(np.intersect1d(self.split.treated["train"], other.split.treated[part]))
+
     def _planned(self, group: Group) -> PlannedGroup:
         return plan_group(group, self.spec)
 
@@ -99,8 +104,13 @@ def plan_group(group: Group, spec: DataSpec) -> PlannedGroup:
     )
 
 
-def prepare(config: RunConfig) -> PreparedData:
+def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
     """Reads, splits and preprocesses the cells of a run.
+
+    Args:
+        config: which cells, which columns, which split.
+        spec: of a trained model, whose genes and vocabularies are then used; None fits them on the
+            training cells.
 
     Raises:
         UserError: anything about the file, the columns, the split or the scale that does not fit.
@@ -112,46 +122,90 @@ def prepare(config: RunConfig) -> PreparedData:
     annotations = read_annotations(adata.obs, data)
     require_control(annotations, data.control)
     split = make_split(annotations, data.control, config.split)
-    cells, spec = _table(adata, annotations, split, config)
-    match_on = tuple(name for name in data.match_on if _has_label(name, data))
-    return PreparedData(cells, split, spec, match_on, fingerprint(cells))
+    if spec is None:
+        spec = fit_spec(adata, annotations, split, config)
+    cells = CellTable(annotations, *apply_spec(adata, spec, data.genes))
+    return PreparedData(cells, split, spec, match_labels(data), fingerprint(cells))
 
 
-def _has_label(name: str, data: DataConfig) -> bool:
-    """Whether the data have the label; matching on a timepoint that nobody has asks for nothing."""
-    return name != "timepoint" or data.timepoint_col is not None
+def resplit(data: PreparedData, config: SplitConfig) -> PreparedData:
+    """The same cells under another split; genes and vocabularies stay those of the first."""
+    split = make_split(data.cells.annotations, data.spec.control, config)
+    return dataclasses.replace(data, split=split)
 
 
-def _table(
+def match_labels(data: DataConfig) -> tuple[str, ...]:
+    """The labels controls must agree on. Matching on a timepoint that nobody has asks for nothing."""
+    has_timepoint = data.timepoint_col is not None
+    return tuple(name for name in data.match_on if name != "timepoint" or has_timepoint)
+
+
+def fit_spec(
     adata: ad.AnnData, annotations: Annotations, split: Split, config: RunConfig
-) -> tuple[CellTable, DataSpec]:
-    """Features and expression of all cells, and the spec fitted on the training cells."""
+) -> DataSpec:
+    """What a model must remember of its data, fitted on the training cells."""
     data = config.data
+    training = split.training_cells
     gene_input = is_gene_matrix(data.input)
-    training = np.zeros(len(annotations), dtype=bool)
-    training[split.training_cells] = True
-    preprocessing, expression = NO_GENES, None
+    values = matrix(adata, data.input)
+    preprocessing = NO_GENES
     if gene_input or config.model.decoder.enable:
-        values = matrix(adata, data.input if gene_input else data.genes)
         preprocessing = fit_preprocessing(
-            values, adata.var_names, training, data.preprocess, data.n_hvg
+            values if gene_input else matrix(adata, data.genes),
+            adata.var_names,
+            training,
+            data.preprocess,
+            data.n_hvg,
         )
-        expression, _ = preprocessing.apply(values, adata.var_names)
-    if gene_input:
-        cells = CellTable(annotations, expression, None)
-    else:
-        features = embedding(matrix(adata, data.input), data.input)
-        cells = CellTable(annotations, features, expression)
-    spec = DataSpec(
+    return DataSpec(
         input=data.input,
         gene_input=gene_input,
-        input_width=cells.features.shape[1],
+        input_width=len(preprocessing.genes) if gene_input else values.shape[1],
         preprocessing=preprocessing,
         control=data.control,
-        non_negative=bool(gene_input and cells.features[training].min() >= 0.0),
-        **vocabularies(annotations, split.treated["train"], split.training_cells),
+        # log1p of counts keeps the sign, so the raw matrix answers for both scales.
+        non_negative=bool(gene_input and values[training].min() >= 0.0),
+        **vocabularies(annotations, split.treated["train"], training),
     )
-    return cells, spec
+
+
+def apply_spec(
+    adata: ad.AnnData,
+    spec: DataSpec,
+    genes: str,
+    *,
+    missing: str = "error",
+    expression: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Brings cells to a model's features and genes.
+
+    Args:
+        adata: the cells.
+        spec: the model's genes and scale.
+        genes: matrix key of the expression, for a model of an embedding with a gene decoder.
+        missing: "error", or "zero" to fill absent genes with zeros.
+        expression: whether the expression beside an embedding is wanted.
+
+    Returns:
+        `CellTable.features` and `CellTable.genes`.
+
+    Raises:
+        UserError: genes are missing, the scale is another, or an embedding has another width.
+    """
+    values = matrix(adata, spec.input)
+    if spec.gene_input:
+        return spec.preprocessing.apply(values, adata.var_names, missing=missing)[0], None
+    if values.shape[1] != spec.input_width:
+        raise UserError(
+            f"{spec.input} has {values.shape[1]} dimensions, but the model was trained on "
+            f"{spec.input_width}; compute the embedding with the same encoder."
+        )
+    beside = None
+    if spec.genes and expression:
+        beside, _ = spec.preprocessing.apply(
+            matrix(adata, genes), adata.var_names, missing=missing
+        )
+    return embedding(values, spec.input), beside
 
 
 def embedding(values: Matrix, key: str) -> np.ndarray:

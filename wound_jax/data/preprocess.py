@@ -82,7 +82,7 @@ def fit_preprocessing(
     Args:
         values: `[cells, genes]`, raw counts for "log1p_cp10k", log values for "none".
         var_names: names of the genes.
-        training: boolean `[cells]`, the cells that may be looked at.
+        training: positions of the cells that may be looked at.
         kind: "none" or "log1p_cp10k".
         n_hvg: how many of the most variable genes to keep; None keeps all.
 

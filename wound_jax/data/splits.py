@@ -173,25 +173,32 @@ def _choose_animals(
     annotations: Annotations, config: SplitConfig
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The held-out animals: as named, or some of each design cell, so that each day is tested."""
-    if config.test is not None:
-        return config.test, config.val or ()
-    design: dict[tuple, list[str]] = {}
-    for animal in sorted(set(annotations.animal) - set(config.val or ())):
-        cells = annotations.animal == animal
-        profile = tuple(sorted(set(zip(annotations.condition[cells], annotations.timepoint[cells],
-                                       strict=True))))
-        design.setdefault(profile, []).append(animal)
+    named = {*(config.test or ()), *(config.val or ())}
     rng = np.random.default_rng(config.seed)
-    test: list[str] = []
-    val: list[str] = []
-    for profile in sorted(design):
-        animals = [design[profile][i] for i in rng.permutation(len(design[profile]))]
-        n_test = max(1, round(config.test_fraction * len(animals))) if len(animals) > 1 else 0
-        left = animals[n_test:]
-        n_val = max(1, round(config.val_fraction * len(animals))) if len(left) > 1 else 0
-        test += animals[:n_test]
-        val += left[:n_val] if config.val is None else []
-    return tuple(test), config.val or tuple(val)
+    test, val = list(config.test or ()), list(config.val or ())
+    for animals in _design_cells(annotations, named):
+        left = [animals[i] for i in rng.permutation(len(animals))]
+        if config.test is None:
+            n_test = _some(config.test_fraction, left)
+            test, left = test + left[:n_test], left[n_test:]
+        if config.val is None:
+            val += left[: _some(config.val_fraction, left)]
+    return tuple(test), tuple(val)
+
+
+def _design_cells(annotations: Annotations, but: set[str]) -> list[list[str]]:
+    """Animals that have the same conditions and timepoints, together."""
+    design: dict[tuple, list[str]] = {}
+    for animal in sorted(set(annotations.animal) - but):
+        cells = annotations.take(annotations.animal == animal)
+        profile = tuple(sorted(set(zip(cells.condition, cells.timepoint, strict=True))))
+        design.setdefault(profile, []).append(animal)
+    return [design[profile] for profile in sorted(design)]
+
+
+def _some(fraction: float, names: list[str]) -> int:
+    """At least one of the names where that leaves one."""
+    return max(1, round(fraction * len(names))) if len(names) > 1 else 0
 
 
 def _controls(treated: np.ndarray, role: np.ndarray, part: int, held_out: bool) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""`python -m wound_jax.evaluate RUN [key=value ...]`: scores a finished run again.
+
+On any part of its split, on another split of its cells (`split.*` overrides), or on another file
+(`--input`). Baselines, genes and components are always fitted on training cells.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from wound_jax import cli
+from wound_jax.config import RunConfig, load_config
+from wound_jax.errors import UserError
+
+_EXAMPLES = """examples:
+  python -m wound_jax.evaluate runs/quickstart
+  python -m wound_jax.evaluate runs/quickstart --part val
+  python -m wound_jax.evaluate runs/quickstart evaluation.min_cells=50
+  python -m wound_jax.evaluate runs/kang --input new_donors.h5ad
+"""
+_CHANGEABLE = ("split.", "evaluation.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Scores one run; returns the exit status."""
+    arguments = _parser().parse_intermixed_args(argv)
+    return cli.run(lambda: _main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wound_jax.evaluate",
+        description="Score a trained run on held-out cells.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--part", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--input", help="score all treated cells of this h5ad file instead")
+    parser.add_argument("--missing", choices=("error", "zero"), default="error",
+                        help="model genes that --input lacks: refuse, or fill with zeros")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--output", help="folder for the results; default RUN/eval or RUN/eval-...")
+    parser.add_argument("overrides", nargs="*", metavar="key=value",
+                        help="changes to split.* and evaluation.*")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    for override in arguments.overrides:
+        if not override.startswith(_CHANGEABLE):
+            raise UserError(
+                f"{override!r} would change what was trained; an evaluation can change split.* and "
+                "evaluation.* keys, and read another file by --input."
+            )
+    # A finished run's file is complete, so overrides are judged against it as on a command line.
+    from wound_jax.run_folder import require_run
+
+    config = load_config(require_run(arguments.run) / "config.yaml", arguments.overrides)
+    return _evaluate(arguments, config)
+
+
+def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
+    from wound_jax.data.external import read_external
+    from wound_jax.data.prepare import prepare, resplit
+    from wound_jax.evaluation.held_out import evaluate, fit_yardstick
+    from wound_jax.evaluation.report import write_report
+    from wound_jax.run_folder import load_run
+    from wound_jax.runlog import read_metrics
+
+    loaded = load_run(arguments.run, arguments.checkpoint)
+    trained = prepare(loaded.config, loaded.spec)
+    data = resplit(trained, config.split)
+    yardstick = fit_yardstick(data, config.evaluation, config.seed)
+    if arguments.input:
+        data = read_external(
+            arguments.input, config.data, loaded.spec, missing=arguments.missing
+        )
+    result, scored = evaluate(
+        loaded.predictor, data, yardstick, config.evaluation, arguments.part
+    )
+    result["split"]["trained_on"] = 0 if arguments.input else trained.trained_on(data, arguments.part)
+    result["run"] = {"folder": str(arguments.run), "step": loaded.step}
+    folder = Path(arguments.output) if arguments.output else _default_folder(arguments)
+    records = read_metrics(Path(arguments.run))
+    context = yardstick.context
+    table = write_report(folder, result, scored, context, config.evaluation, records, config.seed)
+    print(table)
+    if result["split"]["trained_on"]:
+        print(
+            f"warning: {result['split']['trained_on']} of the scored treated cells were trained "
+            "on; these figures flatter.",
+            file=sys.stderr,
+        )
+    print(f"everything is in {folder}", file=sys.stderr)
+    return 0
+
+
+def _default_folder(arguments: argparse.Namespace) -> Path:
+    """RUN/eval for the plain question, a folder of its own for any other."""
+    run = Path(arguments.run)
+    if arguments.input:
+        return run / f"eval-{Path(arguments.input).stem}"
+    if arguments.overrides or arguments.checkpoint != "best":
+        changed = [*arguments.overrides, *([arguments.checkpoint] * (arguments.checkpoint != "best"))]
+        words = "-".join(c.replace("=", "-") for c in changed)
+        safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in words)
+        return run / f"eval-{arguments.part}-{safe}"
+    return run / ("eval" if arguments.part == "test" else f"eval-{arguments.part}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
