@@ -1,5 +1,6 @@
 """The model computes what the published PyTorch model computes, from the same weights."""
 
+import dataclasses
 from functools import partial
 
 import arc_state
@@ -65,7 +66,9 @@ def test_masked_cells_equal_a_smaller_set(case):
     recorded, graphdef, parameters, inputs = case
     mask = inputs.mask.at[:, 5:].set(False)
     garbage = inputs.control.at[:, 5:].set(1e3)
-    cells = predict(graphdef, parameters, inputs.replace(mask=mask, control=garbage)).cells[0, :5]
+    cells = predict(
+        graphdef, parameters, dataclasses.replace(inputs, mask=mask, control=garbage)
+    ).cells[0, :5]
     expected = recorded["outputs"]["preds_unpadded5_f64"]
     np.testing.assert_allclose(cells, expected, atol=1e-5, rtol=0)
 

@@ -5,7 +5,13 @@ set, `targets` that of a measured treated cell. A set shorter than the array is 
 mask, never a value, says which places are real.
 """
 
-from jaxtyping import Array, Bool, Float, Int
+from typing import Any
+
+from jaxtyping import Array, Bool, Float
+
+# A NumPy array before it is placed on a device, a jax.Array afterwards. Batches are both in turn,
+# so their fields take either; jaxtyping still checks shape and dtype.
+HostOrDevice = Any
 
 CellFeatures = Float[Array, "sets cells dims"]
 TargetFeatures = Float[Array, "sets targets dims"]
@@ -13,8 +19,6 @@ CellGenes = Float[Array, "sets cells genes"]
 CellHidden = Float[Array, "sets cells hidden"]
 CellMask = Bool[Array, "sets cells"]
 TargetMask = Bool[Array, "sets targets"]
-CellCodes = Int[Array, "sets cells"]
-SetCodes = Int[Array, "sets"]
 PerSet = Float[Array, "sets"]
 Scalar = Float[Array, ""]
 

@@ -4,18 +4,22 @@ Where the cell table does not fit on the device, `gather_on_host` builds the sam
 host's copy (`data.residency: host`).
 """
 
-import chex
+from dataclasses import dataclass
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from wound_jax.arrays import Array, Float, Int, SetCodes, TargetFeatures, TargetMask
+from wound_jax.arrays import HostOrDevice
 from wound_jax.data.plan import SetPlan
 from wound_jax.data.prepare import CellTable
 from wound_jax.data.spec import DataSpec
 from wound_jax.models.set_transformer import SetInputs
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class CellStore:
     """The cell table as arrays to gather from.
 
@@ -25,31 +29,33 @@ class CellStore:
         animal: code of each cell's animal, -1 where unseen in training.
     """
 
-    features: Float[Array, "table dims"]
-    genes: Float[Array, "table genes"] | None
-    animal: Int[Array, "table"]
+    features: Float[HostOrDevice, "table dims"]
+    genes: Float[HostOrDevice, "table genes"] | None
+    animal: Int[HostOrDevice, "table"]
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class IndexBatch:
     """A batch as positions in the cell store; see `wound_jax.data.plan.SetPlan`."""
 
-    control: Int[Array, "sets cells"]
-    control_mask: TargetMask
-    target: Int[Array, "sets targets"]
-    target_mask: TargetMask
-    perturbation: SetCodes
-    timepoint: SetCodes
+    control: Int[HostOrDevice, "sets cells"]
+    control_mask: Bool[HostOrDevice, "sets cells"]
+    target: Int[HostOrDevice, "sets targets"]
+    target_mask: Bool[HostOrDevice, "sets targets"]
+    perturbation: Int[HostOrDevice, "sets"]
+    timepoint: Int[HostOrDevice, "sets"]
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class SetBatch:
     """A batch as the model and the loss see it."""
 
     inputs: SetInputs
-    target: TargetFeatures
-    target_genes: Float[Array, "sets targets genes"] | None
-    target_mask: TargetMask
+    target: Float[HostOrDevice, "sets targets dims"]
+    target_genes: Float[HostOrDevice, "sets targets genes"] | None
+    target_mask: Bool[HostOrDevice, "sets targets"]
 
 
 def make_store(cells: CellTable, spec: DataSpec, *, decoder: bool) -> CellStore:

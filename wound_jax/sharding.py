@@ -1,4 +1,4 @@
-"""Devices: one mesh axis, `data`, along which the sets of a batch lie. Parameters are replicated."""
+"""Devices: one mesh axis, `data`, along which the sets of a batch lie; the rest is replicated."""
 
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ def make_devices(wanted: int | str, batch_size: int) -> Devices:
             f"XLA_FLAGS=--xla_force_host_platform_device_count={n}.)"
         )
     if batch_size % n:
-        fits = [size for size in (batch_size - batch_size % n, batch_size + n - batch_size % n) if size]
+        fits = [size for size in (batch_size // n * n, -(-batch_size // n) * n) if size]
         raise UserError(
             f"training.batch_size={batch_size} sets cannot be shared evenly by {n} devices; set "
             f"training.batch_size={' or '.join(map(str, fits))}, or change training.devices."

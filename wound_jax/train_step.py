@@ -6,8 +6,8 @@ optimiser state and no share in the clip. Nothing here waits for the device.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -24,7 +24,8 @@ from wound_jax.sharding import Devices
 Metrics = dict[str, Scalar]
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class TrainState:
     """Everything that changes while training, and the frozen parameters beside it.
 
@@ -74,6 +75,7 @@ class Objective:
         distance = self._distance(prediction.cells, batch.target, batch)
         metrics = {"ot_loss": _mean_over_sets(distance.value, batch)}
         metrics |= {name: _mean_over_sets(v, batch) for name, v in distance.diagnostics.items()}
+        metrics |= prediction.diagnostics
         total = metrics["ot_loss"]
         if prediction.genes is not None:
             metrics["decoder_loss"] = self._decoder_loss(prediction, batch)
@@ -134,7 +136,7 @@ def train_step(
     metrics |= _norms(gradients, labels) | {"lr": jnp.asarray(schedule(state.step))}
     new = TrainState(
         step=state.step + 1,
-        trainable=optax.apply_updates(state.trainable, updates),
+        trainable=cast(Parameters, optax.apply_updates(state.trainable, updates)),
         frozen=state.frozen,
         opt_state=opt_state,
     )
@@ -142,10 +144,14 @@ def train_step(
 
 
 def _norms(gradients: Parameters, labels: dict[str, str]) -> Metrics:
-    """Norm of the trainable gradients before the clip, in all and by label."""
+    """Norm of the trainable gradients before the clip, in all and by label.
+
+    A part's decayed and undecayed parameters are one part: `mhc` counts `mhc_no_decay` too.
+    """
     squares: dict[str, Scalar] = {}
     for name, gradient in gradients.items():
-        squares[labels[name]] = squares.get(labels[name], jnp.zeros(())) + jnp.sum(gradient**2)
+        label = labels[name].removesuffix("_no_decay")
+        squares[label] = squares.get(label, jnp.zeros(())) + jnp.sum(gradient**2)
     by_label = {f"grad_norm/{label}": jnp.sqrt(square) for label, square in squares.items()}
     return {"grad_norm": jnp.sqrt(sum(squares.values(), jnp.zeros(()))), **by_label}
 

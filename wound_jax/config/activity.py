@@ -37,7 +37,7 @@ class Rule:
         return (below or key == self.keys) and key != self.switch
 
 
-LORA, DECODER = "model.lora.enable", "model.decoder.enable"
+LORA, DECODER, MHC = "model.lora.enable", "model.decoder.enable", "model.mhc.enable"
 UNIT_KIND = "split.kind=celltype (or animal, timepoint, fewshot)"
 
 # Where two rules govern a key and both find it inactive, the first one speaks.
@@ -53,6 +53,28 @@ RULES = (
         "model.lora.targets",
         lambda c: c.model.lora.targets is None,
         "model.lora.targets=null",
+    ),
+    Rule("model.mhc.", MHC, lambda c: c.model.mhc.enable, f"{MHC}=true"),
+    *(
+        Rule(
+            f"model.mhc.{key}",
+            "model.mhc.mixing",
+            lambda c: c.model.mhc.mixing == "streams",
+            "model.mhc.mixing=streams",
+        )
+        for key in ("streams", "h_res", "residual_logit", "remat")
+    ),
+    Rule(
+        "model.mhc.sinkhorn_iters",
+        "model.mhc.h_res",
+        lambda c: c.model.mhc.h_res == "sinkhorn" or c.model.mhc.mixing == "features",
+        "model.mhc.h_res=sinkhorn",
+    ),
+    Rule(
+        "model.mhc.residual_logit",
+        "model.mhc.h_res",
+        lambda c: c.model.mhc.h_res != "identity",
+        "model.mhc.h_res=sinkhorn (or birkhoff)",
     ),
     Rule("training.lora_b_multiplier", LORA, lambda c: c.model.lora.enable, f"{LORA}=true"),
     Rule(
@@ -217,10 +239,35 @@ def _model_problems(model: ModelConfig, data: DataConfig) -> Iterator[str]:
             f"model.decoder.enable=true, but data.input={data.input} is a gene matrix already: "
             "set data.input=obsm/KEY or model.decoder.enable=false."
         )
+    yield from _mhc_problems(model)
+    if model.batch_embedding and data.animal_col is None:
+        yield (
+            "model.batch_embedding=true, but data.animal_col is null: "
+            "set data.animal_col=COLUMN or model.batch_embedding=false."
+        )
     if model.timepoint_embedding and data.timepoint_col is None:
         yield (
             "model.timepoint_embedding=true, but data.timepoint_col is null: "
             "set data.timepoint_col=COLUMN or model.timepoint_embedding=false."
+        )
+
+
+def _mhc_problems(model: ModelConfig) -> Iterator[str]:
+    mhc = model.mhc
+    if not mhc.enable:
+        return
+    outside = [i for i in mhc.layer_indices or () if i >= model.layers]
+    if outside:
+        yield (
+            f"model.mhc.layer_indices names {outside}, but the model has layers 0 to "
+            f"{model.layers - 1} (model.layers={model.layers})."
+        )
+    if mhc.layer_indices == ():
+        yield "model.mhc.layer_indices is empty: name layers, null for all, or mhc.enable=false."
+    if mhc.mixing == "streams" and mhc.h_res == "birkhoff" and mhc.streams > 4:
+        yield (
+            f"model.mhc.h_res=birkhoff mixes all permutations of {mhc.streams} streams; "
+            "set model.mhc.streams to 4 or fewer, or model.mhc.h_res=sinkhorn."
         )
 
 

@@ -21,6 +21,7 @@ def _as_names(value: object) -> object:
 # YAML has lists only; a tuple keeps the config immutable.
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
+Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -100,6 +101,23 @@ class LoraConfig(Section):
     targets: Names | None = None
 
 
+class MhcConfig(Section):
+    """Manifold-constrained hyper-connections (arXiv 2512.24880) in place of the plain residual."""
+
+    enable: bool = False
+    mixing: Literal["streams", "features"] = "streams"
+    streams: Annotated[int, Field(ge=2, le=16)] = 4
+    h_res: Literal["sinkhorn", "birkhoff", "identity"] = "sinkhorn"
+    sinkhorn_iters: PositiveInt = 10
+    # Layers whose attention and MLP are joined by mHC; null takes all.
+    layer_indices: Indices | None = None
+    # Off the diagonal of H_res at the start. -8 is nearer to no mixing, but its gradients are 20
+    # to 1,000 times smaller.
+    residual_logit: Annotated[float, Field(lt=0.0)] = -4.0
+    # Recompute the maps in the backward pass: less memory, more time.
+    remat: bool = False
+
+
 class DecoderConfig(Section):
     """The gene decoder, for runs whose input is an embedding."""
 
@@ -128,6 +146,7 @@ class ModelConfig(Section):
     timepoint_embedding: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraConfig = LoraConfig()
+    mhc: MhcConfig = MhcConfig()
     decoder: DecoderConfig = DecoderConfig()
 
 

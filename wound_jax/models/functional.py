@@ -26,7 +26,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Parameters]:
 
 def bind(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:
     """The module with that structure and those parameters; the inverse of `split`."""
-    flat = {_path(name): value for name, value in parameters.items()}
+    flat = [(_path(name), value) for name, value in parameters.items()]
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
@@ -34,9 +34,7 @@ def _path(name: str) -> tuple[str | int, ...]:
     return tuple(int(part) if part.isdigit() else part for part in name.split("."))
 
 
-def init_model(
-    config: ModelConfig, dims: ModelDims, seed: int
-) -> tuple[nnx.GraphDef, Parameters]:
+def init_model(config: ModelConfig, dims: ModelDims, seed: int) -> tuple[nnx.GraphDef, Parameters]:
     """A freshly initialised set transformer, deterministic in `seed`.
 
     Returns:

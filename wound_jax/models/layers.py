@@ -5,6 +5,7 @@ arc-state 0.11): linear maps start from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), weig
 alike, and the perceptrons use the exact GELU with dropout behind each hidden activation.
 """
 
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -85,7 +86,7 @@ class MultilayerPerceptron(nnx.Module):
     ):
         widths = [d_in, *[d_hidden] * (depth - 1), d_out]
         self.layers = nnx.List(
-            [linear(a, b, dtype=dtype, rngs=rngs) for a, b in zip(widths, widths[1:], strict=False)]
+            [linear(a, b, dtype=dtype, rngs=rngs) for a, b in itertools.pairwise(widths)]
         )
         self.dropout = dropout
 

@@ -89,7 +89,7 @@ def merge_adapters(module: nnx.Module) -> None:
 
 def _named_children(module: nnx.Module) -> Iterable[tuple[str, nnx.Module, str, nnx.Module]]:
     """All (dotted path, parent, attribute name, child) inside `module`, in a fixed order."""
-    modules = {path: node for path, node in nnx.iter_modules(module)}
+    modules = dict(nnx.iter_modules(module))
     for path, node in sorted(modules.items(), key=lambda item: [str(part) for part in item[0]]):
         if path and path[:-1] in modules:
             yield ".".join(map(str, path)), modules[path[:-1]], str(path[-1]), node

@@ -10,13 +10,12 @@ positions, so permuting the cells of a set permutes the prediction.
 
 from dataclasses import dataclass
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from wound_jax.arrays import CellCodes, CellFeatures, CellGenes, CellMask, SetCodes
+from wound_jax.arrays import CellFeatures, CellGenes, HostOrDevice, Scalar
 from wound_jax.config.schema import ModelConfig
 from wound_jax.models.backbones import backbone_family
 from wound_jax.models.backbones.base import Backbone
@@ -46,7 +45,8 @@ class ModelDims:
     non_negative: bool = False
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class SetInputs:
     """What the model is given, for each set.
 
@@ -58,19 +58,27 @@ class SetInputs:
         animal: code of each control cell's animal, -1 where unseen in training.
     """
 
-    control: CellFeatures
-    mask: CellMask
-    perturbation: SetCodes
-    timepoint: SetCodes
-    animal: CellCodes
+    control: Float[HostOrDevice, "sets cells dims"]
+    mask: Bool[HostOrDevice, "sets cells"]
+    perturbation: Int[HostOrDevice, "sets"]
+    timepoint: Int[HostOrDevice, "sets"]
+    animal: Int[HostOrDevice, "sets cells"]
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Prediction:
-    """Predicted cells, one for each control cell, and their decoded expression if there is any."""
+    """What the model returns.
+
+    Attributes:
+        cells: predicted cells, one for each control cell.
+        genes: their decoded expression, where the model has a gene decoder.
+        diagnostics: figures of the model's parts worth logging, without gradient.
+    """
 
     cells: CellFeatures
-    genes: CellGenes | None = None
+    genes: CellGenes | None
+    diagnostics: dict[str, Scalar]
 
 
 class SetTransformer(nnx.Module):
@@ -109,7 +117,7 @@ class SetTransformer(nnx.Module):
         """Predicts one cell for each control cell; `rngs` switches dropout on."""
         control = self.control_encoder(inputs.control)
         x = control + self._condition(inputs, rngs)
-        hidden = self.backbone(x, inputs.mask, rngs)
+        hidden, diagnostics = self.backbone(x, inputs.mask, rngs)
         if self.residual == "hidden":
             hidden = hidden + control
         cells = self.project_out(hidden, rngs).astype(jnp.float32)
@@ -118,7 +126,7 @@ class SetTransformer(nnx.Module):
         if self.rectify:
             cells = jax.nn.relu(cells)
         genes = self.gene_decoder(cells, rngs).astype(jnp.float32) if self.decode else None
-        return Prediction(cells=cells, genes=genes)
+        return Prediction(cells=cells, genes=genes, diagnostics=diagnostics)
 
     def _condition(
         self, inputs: SetInputs, rngs: nnx.Rngs | None

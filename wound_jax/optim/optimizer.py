@@ -5,11 +5,13 @@ it, so the clip and the logged norm see what trains and nothing else (clipping b
 frozen gradients too measured 2.06 where 0.77 was right).
 """
 
+from collections.abc import Hashable
+
 import optax
 
 from wound_jax.config.schema import TrainingConfig
 
-NOT_DECAYED = ("no_decay",)
+NOT_DECAYED = ("no_decay", "mhc_no_decay")
 
 
 def make_schedule(config: TrainingConfig, total_steps: int) -> optax.Schedule:
@@ -37,10 +39,14 @@ def make_optimizer(
         labels: label of each trainable parameter, by path.
         schedule: the learning rate.
     """
-    transforms = {
+    transforms: dict[Hashable, optax.GradientTransformation] = {
         label: _label_optimizer(config, label, schedule) for label in sorted(set(labels.values()))
     }
-    clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
+    clip = (
+        optax.identity()
+        if config.clip_norm is None
+        else optax.clip_by_global_norm(config.clip_norm)
+    )
     return optax.chain(clip, optax.multi_transform(transforms, labels))
 
 

@@ -40,7 +40,9 @@ def format_parameter_table(table: dict) -> str:
     for label, count in rows:
         both = count["backbone"] + count["heads"]
         lines.append(f"{label:<12}{count['backbone']:>14,}{count['heads']:>14,}{both:>14,}")
-    lines.append(f"trainable share: {_share(table, 'backbone')} of the backbone, {_share(table)} of all")
+    lines.append(
+        f"trainable share: {_share(table, 'backbone')} of the backbone, {_share(table)} of all"
+    )
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
     frozen     backbone weights under LoRA: no gradient is computed for them
     lora_a, lora_b   adapters; B apart so that LoRA+ can give it its own rate (arXiv 2402.12354)
     backbone   backbone weights without LoRA
+    mhc, mhc_no_decay   hyper-connections: projections; gates and offsets. They train under LoRA too
     head       encoders, embeddings, projection, decoder
     no_decay   offsets and norms that train
 A parameter that no rule matches is an error: nothing trains, or stays frozen, by accident.
@@ -30,6 +31,8 @@ def _rules(lora: bool) -> list[tuple[str, str]]:
     return [
         (r"\.lora_a$", "lora_a"),
         (r"\.lora_b$", "lora_b"),
+        (r"^backbone\.residual\..*\.(phi|logits)$", "mhc"),
+        (r"^backbone\.residual\.", "mhc_no_decay"),
         *backbone,
         (rf"{_HEADS}.*{_OFFSET[2:]}", "no_decay"),
         (_HEADS, "head"),

@@ -1,20 +1,20 @@
 """What all backbones share: a list of residual sublayers and a final norm.
 
-`x <- x + F(x)` for each sublayer F (attention and perceptron alternate; each holds its own
-pre-norm), then the norm. A family says which sublayers and norm it uses and which of its
+Each sublayer F (attention and perceptron alternate; each holds its own pre-norm) is joined to the
+residual, plainly as `x <- x + F(x)` or by mHC (`wound_jax.models.residual`), then the norm. A family says which sublayers and norm it uses and which of its
 projections LoRA adapts.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
 
-from wound_jax.arrays import CellHidden, CellMask
+from wound_jax.arrays import CellHidden, CellMask, Scalar
 from wound_jax.config.schema import ModelConfig
-
-Sublayer = Callable[[CellHidden, CellMask, nnx.Rngs | None], CellHidden]
+from wound_jax.models.residual import Maps, make_residual, watch
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,34 @@ class Block(nnx.Module):
 class Backbone(nnx.Module):
     """The stack of blocks: `[sets, cells, hidden] -> [sets, cells, hidden]`."""
 
-    def __init__(self, family: BackboneFamily, config: ModelConfig, dtype, *, rngs: nnx.Rngs):
+    def __init__(
+        self, family: BackboneFamily, config: ModelConfig, dtype: jnp.dtype, *, rngs: nnx.Rngs
+    ):
         self.blocks = nnx.List(
             [
                 Block(family.attention(config, dtype, rngs), family.mlp(config, dtype, rngs))
                 for _ in range(config.layers)
             ]
         )
+        self.residual = make_residual(config.mhc, config.hidden_dim, config.layers, rngs=rngs)
         self.norm = family.norm(config.hidden_dim, rngs)
         self.dtype = dtype
 
     def __call__(
         self, x: CellHidden, mask: CellMask, rngs: nnx.Rngs | None = None
-    ) -> CellHidden:
-        """Applies all sublayers; `rngs` switches dropout on."""
-        x = x.astype(self.dtype)
-        for block in self.blocks:
-            for sublayer in block.sublayers():
-                x = x + sublayer(x, mask, rngs)
-        return self.norm(x)
+    ) -> tuple[CellHidden, dict[str, Scalar]]:
+        """Applies all sublayers; `rngs` switches dropout on.
+
+        Returns:
+            The hidden state after the final norm, and the residual's figures for the log.
+        """
+        maps: Maps = []
+        stream = self.residual.enter(x.astype(self.dtype))
+        branches = [branch for block in self.blocks for branch in block.sublayers()]
+        for index, sublayer in enumerate(branches):
+            branch = partial(sublayer, mask=mask, rngs=rngs)
+            stream = self.residual.connect(index, stream, branch, maps)
+        return self.norm(self.residual.leave(stream)), watch(self.residual, stream, maps, mask)
 
 
 def normal(std: float):

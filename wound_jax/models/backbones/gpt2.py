@@ -23,9 +23,7 @@ def layer_norm(hidden: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs, std: float) -> nnx.Linear:
     zeros = nnx.initializers.zeros
-    return linear(
-        fan_in, fan_out, dtype=dtype, rngs=rngs, kernel_init=normal(std), bias_init=zeros
-    )
+    return linear(fan_in, fan_out, dtype=dtype, rngs=rngs, kernel_init=normal(std), bias_init=zeros)
 
 
 def _residual_std(config: ModelConfig) -> float:

@@ -21,9 +21,7 @@ def rms_norm(hidden: int, rngs: nnx.Rngs) -> nnx.RMSNorm:
 
 
 def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    return linear(
-        fan_in, fan_out, dtype=dtype, rngs=rngs, use_bias=False, kernel_init=normal(0.02)
-    )
+    return linear(fan_in, fan_out, dtype=dtype, rngs=rngs, use_bias=False, kernel_init=normal(0.02))
 
 
 class Attention(nnx.Module):
