@@ -1,0 +1,176 @@
+"""Summary, table and pictures of an evaluation."""
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from wound_jax.evaluation.plots import (
+    ProjectedStratum,
+    _running_median,
+    _thin,
+    plot_loss_curves,
+    plot_strata_bars,
+    plot_umap,
+)
+from wound_jax.evaluation.table import results_table, summarise
+
+
+def scores(pearson: float, ratio: float | None, mse: float = 0.01) -> dict[str, float | None]:
+    return {
+        "pearson_delta": pearson,
+        "pearson_delta_top100": pearson,
+        "mse": mse,
+        "e_distance_ratio": ratio,
+    }
+
+
+def make_result(*, leaky: bool = False, missing: float | None = math.nan) -> dict:
+    strata = [
+        {
+            "cell_type": cell_type,
+            "timepoint": timepoint,
+            "n_control": 50,
+            "n_treated": 40,
+            "model": scores(pearson, ratio),
+            "baselines": {
+                "identity": scores(0.0, 1.0, 0.05),
+                "global_mean_shift": scores(0.6, 0.2, 0.02),
+            },
+        }
+        for cell_type, timepoint, pearson, ratio in [
+            ("Fib", "day10", 0.8, 0.3),
+            ("Fib", "day14", 0.6, missing),
+            ("Mac", "day10", 0.7, 0.4),
+        ]
+    ]
+    split = {"kind": "animal", "leaky": leaky, "n_animals": 2}
+    return {"split": split, "strata": strata, "summary": summarise(strata)}
+
+
+@pytest.mark.parametrize("missing", [math.nan, None])
+def test_summary_leaves_undefined_values_out_and_counts(missing: float | None) -> None:
+    summary = make_result(missing=missing)["summary"]
+    assert summary["model"]["pearson_delta"] == pytest.approx(0.7)
+    assert summary["model"]["e_distance_ratio"] == pytest.approx(0.35)
+    assert summary["counts"]["model"] == {
+        "pearson_delta": 3,
+        "pearson_delta_top100": 3,
+        "mse": 3,
+        "e_distance_ratio": 2,
+    }
+    assert summary["baselines"]["identity"]["e_distance_ratio"] == 1.0
+    assert summary["counts"]["baselines"]["identity"]["e_distance_ratio"] == 3
+
+
+def test_summary_of_values_that_are_never_defined_is_nan() -> None:
+    rows = [{"model": {"e_distance_ratio": math.nan}, "baselines": {}}]
+    summary = summarise(rows)
+    assert math.isnan(summary["model"]["e_distance_ratio"])
+    assert summary["counts"]["model"] == {"e_distance_ratio": 0}
+
+
+def test_table_marks_the_best_of_each_column() -> None:
+    lines = results_table(make_result()).splitlines()
+    header, model, identity, shift = lines[2], lines[4], lines[5], lines[6]
+    assert lines[0] == "animal split | 3 strata | 2 held-out animals"
+    assert "pearson_delta ↑" in header
+    assert "mse ↓" in header
+    assert "e_distance_ratio ↓" in header
+    assert model.split() == ["model", "0.700*", "0.700*", "0.01000*", "0.350"]
+    assert identity.split() == ["identity", "0.000", "0.000", "0.05000", "1.000"]
+    assert shift.split() == ["global_mean_shift", "0.600", "0.600", "0.02000", "0.200*"]
+    assert "model: e_distance_ratio is defined in 2 of 3 strata" in lines
+
+
+def test_table_columns_are_aligned() -> None:
+    lines = results_table(make_result()).splitlines()
+    # The point of every figure of a column stands below the others.
+    points = [[i for i, c in enumerate(line) if c == "."] for line in lines[4:7]]
+    assert points[0] == points[1] == points[2]
+    assert len(points[0]) == 4
+
+
+def test_best_is_nearest_to_perfect_not_smallest() -> None:
+    """An unbiased distance ratio of -0.3 is a worse sign than 0.1."""
+    result = make_result()
+    result["summary"]["model"]["e_distance_ratio"] = -0.3
+    result["summary"]["baselines"]["global_mean_shift"]["e_distance_ratio"] = 0.1
+    lines = results_table(result).splitlines()
+    assert lines[4].endswith("-0.300")
+    assert lines[6].endswith("0.100*")
+
+
+def test_table_stamps_a_leaky_split_and_shows_undefined_values() -> None:
+    result = make_result(leaky=True)
+    result["summary"]["model"]["e_distance_ratio"] = math.nan
+    lines = results_table(result).splitlines()
+    assert "LEAKY" in lines[0]
+    assert lines[4].endswith("n/a")
+    assert "LEAKY" not in results_table(make_result())
+
+
+def assert_is_picture(path) -> np.ndarray:
+    """A PNG on which something other than background is drawn."""
+    pixels = imread(path)[..., :3]
+    assert min(pixels.shape[:2]) > 300
+    assert (pixels.min(axis=-1) < 0.9).mean() > 0.005
+    return pixels
+
+
+def share_of_color(pixels: np.ndarray, color: str) -> float:
+    target = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return float((np.abs(pixels - target).max(axis=-1) < 0.08).mean())
+
+
+def test_running_median() -> None:
+    values = np.array([1.0, 9.0, 2.0, 3.0, 50.0])
+    np.testing.assert_array_equal(_running_median(values, 3), [5.0, 2.0, 3.0, 3.0, 26.5])
+
+
+def test_loss_curves(tmp_path) -> None:
+    records = [{"step": i, "train/loss": 1.0 / (i + 1), "lr": 1e-3} for i in range(40)]
+    records += [{"step": i, "val/loss": 1.2 / (i + 1)} for i in range(0, 40, 10)]
+    records += [{"step": 41, "train/loss": math.nan, "val/loss": None}]
+    plot_loss_curves(records, tmp_path / "loss.png")
+    pixels = assert_is_picture(tmp_path / "loss.png")
+    assert share_of_color(pixels, "#d55e00") > 1e-3
+    plot_loss_curves([record for record in records if "val/loss" not in record], tmp_path / "b.png")
+    without = assert_is_picture(tmp_path / "b.png")
+    assert share_of_color(without, "#d55e00") == 0.0
+
+
+def test_strata_bars(tmp_path) -> None:
+    plot_strata_bars(make_result(), tmp_path / "bars.png")
+    pixels = assert_is_picture(tmp_path / "bars.png")
+    assert share_of_color(pixels, "#0072b2") > 0.02
+    assert share_of_color(pixels, "#e69f00") > 1e-4
+    plot_strata_bars(make_result(missing=None), tmp_path / "null.png")
+    np.testing.assert_array_equal(imread(tmp_path / "null.png")[..., :3], pixels)
+
+
+def test_thinning_keeps_rare_groups() -> None:
+    rng = np.random.default_rng(0)
+    assert len(_thin(np.zeros((1000, 2)), 0.1, rng)) == 100
+    assert len(_thin(np.zeros((3, 2)), 0.1, rng)) == 1
+    assert len(_thin(np.zeros((0, 2)), 0.1, rng)) == 0
+
+
+def test_umap(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    strata = [
+        ProjectedStratum(
+            name,
+            rng.normal(size=(60, 8)) + center,
+            rng.normal(size=(50, 8)) + center + 4.0,
+            rng.normal(size=(60, 8)) + center + 4.0,
+        )
+        for name, center in (("Fib", 0.0), ("Mac", 15.0))
+    ]
+    plot_umap(strata, tmp_path / "umap.png", seed=0)
+    pixels = assert_is_picture(tmp_path / "umap.png")
+    for color in ("#9a9a9a", "#d55e00", "#0072b2"):
+        assert share_of_color(pixels, color) > 1e-4
+    plot_umap(strata, tmp_path / "again.png", seed=0)
+    np.testing.assert_array_equal(imread(tmp_path / "again.png")[..., :3], pixels)

@@ -1,0 +1,139 @@
+"""The training-only part of the metrics: which genes, which components."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_ind
+
+from wound_jax.errors import UserError
+from wound_jax.evaluation.context import fit_context
+from wound_jax.evaluation.strata import Stratum
+
+N_GENES = 30
+
+
+def make_stratum(
+    name: str,
+    response: np.ndarray,
+    *,
+    n: tuple[int, int] = (60, 80),
+    profile: float | np.ndarray = 0.0,
+    perturbation: str = "Burn",
+    seed: int = 0,
+) -> Stratum:
+    rng = np.random.default_rng([seed, *name.encode()])
+    control = rng.normal(size=(n[0], N_GENES)) + profile
+    treated = 1.3 * rng.normal(size=(n[1], N_GENES)) + profile + response
+    return Stratum(name, None, control, treated, perturbation)
+
+
+def responding(*genes: int, size: float = 3.0) -> np.ndarray:
+    response = np.zeros(N_GENES)
+    response[list(genes)] = size
+    return response
+
+
+def fit(*training: Stratum, n_top: int = 3, n_pcs: int = 4, seed: int = 0):
+    cells = np.concatenate([arm for s in training for arm in (s.control, s.treated)])
+    return fit_context(training, cells, n_pcs=n_pcs, n_top_genes=n_top, seed=seed)
+
+
+def test_one_stratum_is_ranked_by_welchs_t() -> None:
+    stratum = make_stratum("Fib", np.linspace(-1.0, 1.0, N_GENES))
+    t, _ = np.asarray(ttest_ind(stratum.treated, stratum.control, equal_var=False))
+    top = fit(stratum, n_top=N_GENES).top_genes_of(stratum)
+    np.testing.assert_array_equal(top, np.argsort(-np.abs(t)))
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    column = np.array([0.0, 1.0] * 10)
+    control = np.repeat(column[:, None], N_GENES, axis=1)
+    control[:, 5] = 2.0
+    treated = control + 1.0
+    treated[:, [0, 7]] -= 1.0
+    top = fit(Stratum("Fib", None, control, treated, "Burn"), n_top=N_GENES).top_genes[
+        "Fib", "Burn"
+    ]
+    middle = [g for g in range(N_GENES) if g not in (0, 5, 7)]
+    assert top.tolist() == [5, *middle, 0, 7]
+
+
+def test_own_genes_where_trained_and_pooled_genes_otherwise() -> None:
+    fib = make_stratum("Fib", responding(1, 2, 3))
+    mac = make_stratum("Mac", responding(2, 3, 4))
+    unseen = make_stratum("Neu", responding(20, 21, 22))
+    context = fit(fib, mac, n_top=2)
+    assert set(fit(fib, mac, n_top=3).top_genes_of(fib)) == {1, 2, 3}
+    assert set(context.top_genes_of(unseen)) == {2, 3}
+    other = make_stratum("Neu", responding(9), perturbation="Freeze")
+    np.testing.assert_array_equal(context.top_genes_of(other), context.top_genes_of(unseen))
+
+
+def test_genes_are_chosen_for_each_perturbation() -> None:
+    burn = make_stratum("Fib", responding(1, 2))
+    freeze = make_stratum("Fib", responding(8, 9), perturbation="Freeze")
+    context = fit(burn, freeze, n_top=2)
+    assert set(context.top_genes_of(burn)) == {1, 2}
+    assert set(context.top_genes_of(freeze)) == {8, 9}
+    new_type = make_stratum("Mac", responding(5), perturbation="Freeze")
+    assert set(context.top_genes_of(new_type)) == {8, 9}
+
+
+def test_held_out_cells_choose_nothing() -> None:
+    training = [make_stratum("Fib", responding(1, 2, 3)), make_stratum("Mac", responding(1, 5, 6))]
+    context = fit(*training)
+    scored = [make_stratum("Fib", responding(g), seed=g) for g in (20, 25)]
+    for stratum in scored:
+        assert set(context.top_genes_of(stratum)) == {1, 2, 3}
+    # A type whose treated cells are all held out may be listed with its controls.
+    with_controls = make_stratum("Neu", responding(28), n=(60, 0))
+    again = fit_context(
+        [*training, with_controls],
+        np.concatenate([arm for s in training for arm in (s.control, s.treated)]),
+        n_pcs=4,
+        n_top_genes=3,
+        seed=0,
+    )
+    np.testing.assert_array_equal(
+        again.top_genes_of(with_controls), context.top_genes_of(with_controls)
+    )
+
+
+def test_a_shift_in_the_mixture_of_types_ranks_no_gene() -> None:
+    """Markers of a type that is frequent among treated cells do not respond."""
+    marker = responding(15, 16, 17, size=8.0)
+    fib = make_stratum("Fib", responding(1, 2, size=1.0), n=(400, 40))
+    mac = make_stratum("Mac", responding(1, 2, size=1.0), n=(40, 400), profile=marker)
+    treated, control = (
+        np.concatenate([getattr(s, a) for s in (fib, mac)]) for a in ("treated", "control")
+    )
+    pooled, _ = np.asarray(ttest_ind(treated, control, equal_var=False))
+    assert set(np.argsort(-np.abs(pooled))[:3]) == {15, 16, 17}
+    context = fit(fib, mac, n_top=2)
+    assert set(context.pooled_top_genes[None]) == {1, 2}
+
+
+def test_components_are_orthonormal_reproducible_and_find_the_axes() -> None:
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(N_GENES, 3)))[0].T
+    cells = (rng.normal(size=(500, 3)) * [9.0, 6.0, 4.0]) @ axes + 5.0
+    cells = cells + 0.1 * rng.normal(size=cells.shape)
+    training = [make_stratum("Fib", responding(1))]
+    one, two = (fit_context(training, cells, n_pcs=3, n_top_genes=3, seed=4) for _ in range(2))
+    np.testing.assert_array_equal(one.pca_components, two.pca_components)
+    np.testing.assert_allclose(one.pca_components @ one.pca_components.T, np.eye(3), atol=1e-6)
+    overlap = np.linalg.svd(one.pca_components @ axes.T, compute_uv=False)
+    np.testing.assert_allclose(overlap, 1.0, atol=1e-3)
+    np.testing.assert_allclose(one.project(cells).mean(axis=0), 0.0, atol=1e-6)
+
+
+def test_fewer_components_where_cells_are_few() -> None:
+    stratum = make_stratum("Fib", responding(1), n=(10, 10))
+    assert fit(stratum, n_pcs=50).pca_components.shape == (19, N_GENES)
+
+
+def test_errors_name_the_fault() -> None:
+    small = make_stratum("Fib", responding(1), n=(5, 5))
+    with pytest.raises(UserError, match="none of the 1 training strata has 10"):
+        fit(small)
+    with pytest.raises(UserError, match="expected at least 2"):
+        fit_context([small], small.control[:1], n_pcs=2, n_top_genes=2, seed=0)

@@ -1,0 +1,131 @@
+"""Results as numbers to read: the mean over strata and an aligned text table.
+
+Owns the summary of per-stratum scores,
+
+    summary[metric] = mean over strata with a defined value (equal weight),
+
+and how it is printed, model first, then every baseline.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wound_jax.evaluation.metrics import get_metric
+
+SHOWN_METRICS = ("pearson_delta", "pearson_delta_top100", "mse", "e_distance_ratio")
+
+Scores = Mapping[str, float | None]
+
+
+def summarise(strata: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Average the scores over strata, equal weight each, values that are not defined left out.
+
+    Args:
+        strata: one mapping a stratum with "model": {metric: value} and "baselines":
+            {name: {metric: value}}; undefined values are NaN or None.
+
+    Returns:
+        "model" and "baselines" in the same nesting with the means (NaN where no stratum has a
+        value), and under "counts" the same again with the number of strata behind each mean.
+    """
+    model, model_counts = _mean_scores([stratum["model"] for stratum in strata])
+    means: dict[str, dict[str, float]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for name in dict.fromkeys(name for stratum in strata for name in stratum["baselines"]):
+        scores = [s["baselines"][name] for s in strata if name in s["baselines"]]
+        means[name], counts[name] = _mean_scores(scores)
+    return {
+        "model": model,
+        "baselines": means,
+        "counts": {"model": model_counts, "baselines": counts},
+    }
+
+
+def results_table(result: Mapping[str, Any]) -> str:
+    """The summary as an aligned table with the best value of each column marked.
+
+    Args:
+        result: content of `eval/metrics.json`: "split" with "kind", "leaky" and optionally
+            "n_animals" (held-out animals), "strata" and "summary" (`summarise`).
+
+    Returns:
+        Lines joined by newlines: a title, one row for the model and one for each baseline, and
+        notes. Arrows point to better values; `*` marks the value nearest to a perfect one.
+    """
+    summary = result["summary"]
+    rows: dict[str, Scores] = {"model": summary["model"], **summary["baselines"]}
+    columns = [_column(name, rows) for name in SHOWN_METRICS]
+    labels = ["", *rows]
+    width = max(map(len, labels))
+    lines = [
+        "  ".join([label.ljust(width), *(column[i] for column in columns)]).rstrip()
+        for i, label in enumerate(labels)
+    ]
+    rule = "-" * max(map(len, lines))
+    notes = ["mean over strata; * best; identity scores 0 on pearson_delta, 1 on e_distance_ratio"]
+    notes += _partial_means(summary.get("counts"), len(result["strata"]))
+    return "\n".join([_title(result), rule, lines[0], rule, *lines[1:], rule, *notes])
+
+
+def _mean_scores(scores: Sequence[Scores]) -> tuple[dict[str, float], dict[str, int]]:
+    """Mean of the defined values of each metric, and how many there are."""
+    means: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for name in dict.fromkeys(name for row in scores for name in row):
+        values = [_number(row.get(name)) for row in scores]
+        defined = [value for value in values if not math.isnan(value)]
+        counts[name] = len(defined)
+        means[name] = math.fsum(defined) / len(defined) if defined else math.nan
+    return means, counts
+
+
+def _number(value: float | None) -> float:
+    """A value of the results; None, as strict JSON writes NaN, is NaN again."""
+    return math.nan if value is None else float(value)
+
+
+def _column(name: str, rows: Mapping[str, Scores]) -> list[str]:
+    """Header and cells of one metric, right-aligned to one width."""
+    entry = get_metric(name)
+    values = {label: _number(scores.get(name)) for label, scores in rows.items()}
+    best_value = entry.best_value
+    best = math.nan
+    if best_value is not None:
+        gaps = [abs(v - best_value) for v in values.values() if not math.isnan(v)]
+        best = min(gaps, default=math.nan)
+    cells = [f"{name} {entry.arrow}"]
+    for value in values.values():
+        marked = best_value is not None and abs(value - best_value) == best
+        shown = "n/a" if math.isnan(value) else f"{value:.3f}" if name != "mse" else f"{value:.5f}"
+        cells.append(shown + ("*" if marked else " "))
+    width = max(map(len, cells))
+    return [cell.rjust(width) for cell in cells]
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    """What was held out, how many units, and the stamp of a leaky split."""
+    split = result["split"]
+    parts = [f"{split['kind']} split", _counted(len(result["strata"]), "stratum", "strata")]
+    if split.get("n_animals") is not None:
+        parts.append(_counted(split["n_animals"], "held-out animal", "held-out animals"))
+    if split["leaky"]:
+        parts.append("LEAKY: test cells share animals with training cells")
+    return " | ".join(parts)
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
+def _partial_means(counts: Mapping[str, Any] | None, n_strata: int) -> list[str]:
+    """A note for every shown mean that leaves strata out."""
+    if counts is None:
+        return []
+    rows = {"model": counts["model"], **counts["baselines"]}
+    return [
+        f"{label}: {name} is defined in {row[name]} of {n_strata} strata"
+        for label, row in rows.items()
+        for name in SHOWN_METRICS
+        if row.get(name, n_strata) < n_strata
+    ]
