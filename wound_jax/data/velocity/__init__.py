@@ -1,0 +1,1 @@
+"""RNA velocity of cells: reading it, estimating it, projecting it, and asking whether it helps."""

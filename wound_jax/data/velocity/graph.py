@@ -1,0 +1,138 @@
+"""Velocity on a graph of neighbouring cells, for representations without a known map.
+
+A cell's velocity is read off its k nearest neighbours j: those that lie in its direction get a
+larger share of a transition probability T, and the representation moves by (Bergen et al. 2020,
+Nat. Biotechnol. 38, 1408; La Manno et al. 2018, Nature 560, 494)
+
+    T_ij = softmax_j(scale cos(x_j - x_i, v_i)),      dz_i = sum_j (T_ij - 1/k) (z_j - z_i)
+
+with cosines over genes, each vector centred over its genes as scVelo does (so a change of depth is
+no direction). Subtracting 1/k removes what the mere density of neighbours would give. The result
+is a direction; its length is that of the neighbourhood, not of the velocity.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.special import softmax
+
+from wound_jax.errors import UserError
+
+# Gathered neighbours of one chunk of cells stay below this.
+_CHUNK_BYTES = 64 * 2**20
+
+
+def nearest_neighbours(
+    embedding: Float[np.ndarray, "cells dims"], k: int
+) -> Int[np.ndarray, "cells k"]:
+    """The k nearest other cells of each cell, Euclidean, nearest first.
+
+    Raises:
+        UserError: there are not k other cells.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    if not 1 <= k < len(embedding):
+        raise UserError(
+            f"{k} neighbours were asked for among {len(embedding)} cells; choose between 1 and "
+            f"{len(embedding) - 1}."
+        )
+    index = NearestNeighbors(n_neighbors=k).fit(embedding)
+    return index.kneighbors(return_distance=False)
+
+
+def project_graph(
+    velocity: Float[np.ndarray, "cells genes"],
+    expression: Float[np.ndarray, "cells genes"],
+    embedding: Float[np.ndarray, "cells dims"],
+    neighbours: Int[np.ndarray, "cells k"],
+    *,
+    scale: float = 10.0,
+) -> Float[np.ndarray, "cells dims"]:
+    """Velocity of a frozen embedding.
+
+    Args:
+        velocity: [cells, genes]; only genes known in every cell that has a velocity are used.
+        expression: [cells, genes], the scale the velocity is a change of (smoothed counts Ms for
+            velocities of counts).
+        embedding: [cells, dims].
+        neighbours: [cells, k] from `nearest_neighbours`.
+        scale: how sharply transitions follow the velocity; 10 is scVelo's.
+
+    Returns:
+        float32 [cells, dims]; NaN rows where the velocity is unknown.
+
+    Raises:
+        UserError: no gene has a velocity in all cells that have one.
+    """
+    known, genes = known_block(velocity)
+    expression = expression[:, genes]
+    moved = np.full(embedding.shape, np.nan, dtype=np.float32)
+    for rows in _chunks(np.flatnonzero(known), neighbours.shape[1] * expression.shape[1]):
+        displacement = expression[neighbours[rows]] - expression[rows, None]
+        cosine = _cosines(displacement, velocity[np.ix_(rows, genes)])
+        step = embedding[neighbours[rows]] - embedding[rows, None]
+        excess = softmax(scale * cosine, axis=-1) - 1.0 / neighbours.shape[1]
+        moved[rows] = np.einsum("ck,ckd->cd", excess, step)
+    return moved
+
+
+def neighbour_confidence(
+    velocity: Float[np.ndarray, "cells genes"], neighbours: Int[np.ndarray, "cells k"]
+) -> Float[np.ndarray, " cells"]:
+    """How far a cell's velocity agrees with its neighbours': mean correlation, not below 0.
+
+    As scVelo's `velocity_confidence`, over the neighbours that have a velocity.
+
+    Args:
+        velocity: [cells, genes], NaN as in `project_graph`.
+        neighbours: [cells, k].
+
+    Returns:
+        float32 [cells] in [0, 1]; 0 where the cell, or all its neighbours, have no velocity.
+    """
+    known, genes = known_block(velocity)
+    confidence = np.zeros(len(velocity), dtype=np.float32)
+    values = np.where(known[:, None], velocity[:, genes], 0.0)
+    for rows in _chunks(np.flatnonzero(known), neighbours.shape[1] * values.shape[1]):
+        around = known[neighbours[rows]]
+        correlation = _cosines(values[neighbours[rows]], values[rows]) * around
+        mean = correlation.sum(axis=1) / np.maximum(around.sum(axis=1), 1)
+        confidence[rows] = np.clip(mean, 0.0, 1.0)
+    return confidence
+
+
+def known_block(
+    velocity: Float[np.ndarray, "cells genes"],
+) -> tuple[Bool[np.ndarray, " cells"], Bool[np.ndarray, " genes"]]:
+    """Cells that have a velocity, and the genes known in all of those.
+
+    Raises:
+        UserError: there is no such gene.
+    """
+    missing = np.isnan(velocity)
+    known = ~np.all(missing, axis=1)
+    genes = ~np.any(missing[known], axis=0)
+    if not known.any() or not genes.any():
+        raise UserError(
+            "no gene has a velocity in every cell that has one; leave out the cells or the genes "
+            "whose velocity is incomplete (var['velocity_genes'])."
+        )
+    return known, genes
+
+
+def _chunks(rows: np.ndarray, values_a_row: int) -> Iterator[np.ndarray]:
+    """The rows in parts whose gathered float64 values fit into the chunk size."""
+    size = max(1, _CHUNK_BYTES // (8 * values_a_row))
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _cosines(
+    a: Float[np.ndarray, "cells k genes"], b: Float[np.ndarray, "cells genes"]
+) -> Float[np.ndarray, "cells k"]:
+    """Cosines of gene-centred vectors in float64; 0 where one of them has no length."""
+    a = a - a.mean(axis=-1, keepdims=True, dtype=np.float64)
+    b = b - b.mean(axis=-1, keepdims=True, dtype=np.float64)
+    scale = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)[:, None]
+    return np.einsum("ckg,cg->ck", a, b) / np.where(scale > 0, scale, np.inf)
