@@ -113,8 +113,8 @@ def test_an_override_without_key_or_value_is_refused(text):
         ("model.hiden_dim", "Did you mean 'model.hidden_dim'?"),
         ("trainning.max_steps", "Did you mean 'training.max_steps'?"),
         ("r", "Did you mean 'model.lora.r'?"),
-        ("lora.enable", "Did you mean 'model.lora.enable' or 'model.decoder.enable'?"),
-        ("loss.zzz", "Known there: loss.name."),
+        ("lora.enable", "Did you mean 'model.lora.enable'"),
+        ("loss.zzz", "Known there: loss.name, loss.epsilon,"),
         ("training.clip_norm.x", "Known there: training.batch_size, training.max_epochs, "),
     ],
 )
@@ -160,7 +160,10 @@ def test_dots_in_a_file_are_refused(write):
         ("training.devices=some", "got some, expected an integer >= 1 or 'all'."),
         ("split.test=NK", "got NK, expected null or a list, each item text."),
         ("data.exclude=[a]", "got [a], expected a mapping, each value a list, each item text."),
-        ("loss=mse", "got mse, expected a section with the keys name."),
+        (
+            "loss=mse",
+            "got mse, expected a section with the keys name, epsilon, relative_epsilon, blur, scaling, threshold, max_iterations, sinkhorn_weight.",
+        ),
         (
             "data.match_on=[cell, timepoint]",
             "got [cell, timepoint], expected a list, each item one of 'cell_type', 'timepoint', "

@@ -152,6 +152,13 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
         "model.lora.targets=null": ["model.lora.enable=true"],
         "split.test=null": ["split.kind=celltype"],
         "split.val=null": ["split.kind=celltype"],
+        "model.mhc.mixing=streams": ["model.mhc.enable=true"],
+        "model.mhc.h_res=sinkhorn": ["model.mhc.enable=true"],
+        "velocity.source=matched_target": ["velocity.enable=true"],
+        "velocity.beta=1.0": ["velocity.enable=true"],
+        "loss.epsilon=relative": ["loss.name=sinkhorn"],
+        "loss.epsilon=absolute": ["loss.name=sinkhorn"],
+        "loss.epsilon=geomloss": ["loss.name=sinkhorn"],
     }
     fix = rule.fix.partition(" ")[0]
     assert rule.active(load_config(None, [fix, *needed.get(fix, [])]))

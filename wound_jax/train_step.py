@@ -11,17 +11,12 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jaxtyping import Array, Int
 
-from wound_jax.arrays import Parameters, PerSet, Scalar
+from wound_jax.arrays import Parameters, Scalar
 from wound_jax.batching import CellStore, IndexBatch, SetBatch, gather
-from wound_jax.losses import SetLoss, SetLossValue
-from wound_jax.models.functional import predict
-from wound_jax.models.set_transformer import Prediction
+from wound_jax.objective import Metrics, Objective, set_weights
 from wound_jax.sharding import Devices
-
-Metrics = dict[str, Scalar]
 
 
 @jax.tree_util.register_dataclass
@@ -45,64 +40,6 @@ class TrainState:
     def parameters(self) -> Parameters:
         """All parameters, by path."""
         return {**self.trainable, **self.frozen}
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised.
-
-    Attributes:
-        graphdef: the model's structure.
-        loss: distance between predicted and measured sets.
-        decoder_weight: weight of the same distance between decoded and measured expression.
-    """
-
-    graphdef: nnx.GraphDef
-    loss: SetLoss
-    decoder_weight: float
-
-    def __call__(
-        self, parameters: Parameters, batch: SetBatch, key: jax.Array | None = None
-    ) -> tuple[Scalar, Metrics]:
-        """The loss of a batch, averaged over its measured cells, and its parts.
-
-        Args:
-            parameters: all parameters of the model.
-            batch: the sets.
-            key: dropout key; None evaluates without dropout.
-        """
-        prediction = predict(self.graphdef, parameters, batch.inputs, key)
-        distance = self._distance(prediction.cells, batch.target, batch)
-        metrics = {"ot_loss": _mean_over_sets(distance.value, batch)}
-        metrics |= {name: _mean_over_sets(v, batch) for name, v in distance.diagnostics.items()}
-        metrics |= prediction.diagnostics
-        total = metrics["ot_loss"]
-        if prediction.genes is not None:
-            metrics["decoder_loss"] = self._decoder_loss(prediction, batch)
-            total = total + self.decoder_weight * metrics["decoder_loss"]
-        return total, {"loss": total, **metrics}
-
-    def _distance(self, predicted, target, batch: SetBatch) -> SetLossValue:
-        return self.loss(predicted, target, batch.inputs.mask, batch.target_mask)
-
-    def _decoder_loss(self, prediction: Prediction, batch: SetBatch) -> Scalar:
-        distance = self._distance(prediction.genes, batch.target_genes, batch)
-        return _mean_over_sets(distance.value, batch)
-
-
-def _mean_over_sets(values: PerSet, batch: SetBatch) -> Scalar:
-    """The one place where sets are averaged: a set counts by its measured cells.
-
-    So each treated cell has the same weight, a set of three cells (whose distance is mostly noise)
-    does not weigh like one of 128, and the empty sets that fill up a batch do not count.
-    """
-    weight = set_weights(batch)
-    return (values * weight).sum() / jnp.maximum(weight.sum(), 1.0)
-
-
-def set_weights(batch: SetBatch) -> PerSet:
-    """Number of measured cells of each set; 0 where no control cell answers to them."""
-    return batch.target_mask.sum(-1) * batch.inputs.mask.any(-1).astype(jnp.float32)
 
 
 def train_step(
@@ -129,7 +66,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
     def loss(trainable: Parameters) -> tuple[Scalar, Metrics]:
-        return objective({**trainable, **state.frozen}, batch, key)
+        return objective({**trainable, **state.frozen}, batch, key, state.step)
 
     gradients, metrics = jax.grad(loss, has_aux=True)(state.trainable)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)

@@ -38,7 +38,23 @@ class Rule:
 
 
 LORA, DECODER, MHC = "model.lora.enable", "model.decoder.enable", "model.mhc.enable"
+VELOCITY = "velocity.enable"
 UNIT_KIND = "split.kind=celltype (or animal, timepoint, fewshot)"
+
+# Keys of the Sinkhorn divergence, and the modes of loss.epsilon in which each acts.
+_EPSILON_KEYS = {
+    "relative_epsilon": ("relative",),
+    "blur": ("absolute", "geomloss"),
+    "scaling": ("geomloss",),
+    "threshold": ("relative", "absolute"),
+    "max_iterations": ("relative", "absolute"),
+}
+
+
+def has_sinkhorn(config: RunConfig) -> bool:
+    """Whether the loss holds a Sinkhorn divergence."""
+    return config.loss.name in ("sinkhorn", "combined")
+
 
 # Where two rules govern a key and both find it inactive, the first one speaks.
 RULES = (
@@ -76,6 +92,33 @@ RULES = (
         lambda c: c.model.mhc.h_res != "identity",
         "model.mhc.h_res=sinkhorn (or birkhoff)",
     ),
+    *(
+        Rule(f"loss.{key}", "loss.name", has_sinkhorn, "loss.name=sinkhorn (or combined)")
+        for key in ("epsilon", *_EPSILON_KEYS)
+    ),
+    *(
+        Rule(
+            f"loss.{key}",
+            "loss.epsilon",
+            lambda c, modes=modes: c.loss.epsilon in modes,
+            f"loss.epsilon={' or '.join(modes)}",
+        )
+        for key, modes in _EPSILON_KEYS.items()
+    ),
+    Rule(
+        "loss.sinkhorn_weight",
+        "loss.name",
+        lambda c: c.loss.name == "combined",
+        "loss.name=combined",
+    ),
+    Rule("velocity.", VELOCITY, lambda c: c.velocity.enable, f"{VELOCITY}=true"),
+    Rule(
+        "velocity.relative_epsilon",
+        "velocity.source",
+        lambda c: c.velocity.source == "matched_target",
+        "velocity.source=matched_target",
+    ),
+    Rule("velocity.scale", "velocity.beta", lambda c: c.velocity.beta > 0, "velocity.beta=1.0"),
     Rule("training.lora_b_multiplier", LORA, lambda c: c.model.lora.enable, f"{LORA}=true"),
     Rule(
         "training.weight_decay",

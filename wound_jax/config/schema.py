@@ -154,6 +154,41 @@ class LossConfig(Section):
     """The distance between a predicted and a measured set of cells."""
 
     name: str = "energy"
+    # Temperature of the Sinkhorn divergence: a share of the mean cost, a fixed blur^2, or
+    # geomloss's unconverged schedule, for parity.
+    epsilon: Literal["relative", "absolute", "geomloss"] = "relative"
+    relative_epsilon: Annotated[float, Field(gt=0.0)] = 0.3
+    blur: Annotated[float, Field(gt=0.0)] = 0.05
+    scaling: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    threshold: Annotated[float, Field(gt=0.0)] = 1e-4
+    max_iterations: PositiveInt = 500
+    # In `combined`: energy + sinkhorn_weight * sinkhorn.
+    sinkhorn_weight: Annotated[float, Field(ge=0.0)] = 0.01
+
+
+class VelocityConfig(Section):
+    """The velocity loss: predicted displacements point along RNA velocity."""
+
+    enable: bool = False
+    # matched_target: velocity of the treated cells that optimal transport matches; control: the
+    # control cell's own; target_by_index: the published form.
+    source: Literal["matched_target", "control", "target_by_index"] = "matched_target"
+    weight: Annotated[float, Field(gt=0.0)] = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    # obs column of confidences in [0, 1]; null trusts all cells alike.
+    confidence_col: str | None = "velocity_confidence"
+    min_confidence: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    # Weight of the difference of lengths, |d| against scale * |v|; units of time are arbitrary.
+    beta: Annotated[float, Field(ge=0.0)] = 0.0
+    scale: Annotated[float, Field(gt=0.0)] = 1.0
+    # Weight of mean |d - v|^2 within the term.
+    regularization_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    # Temperature of the matching, as a share of the mean cost.
+    relative_epsilon: Annotated[float, Field(gt=0.0)] = 0.1
+    # Lengths below it count as this: the gradient of a cosine grows without bound towards 0.
+    smallest_length: Annotated[float, Field(gt=0.0)] = 1e-2
+    # The control experiment: velocities exchanged among the cells of a (type, condition).
+    shuffle: bool = False
 
 
 class TrainingConfig(Section):
@@ -195,5 +230,6 @@ class RunConfig(Section):
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
+    velocity: VelocityConfig = VelocityConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
