@@ -14,9 +14,10 @@ from wound_jax.config.schema import TrainingConfig
 from wound_jax.losses import make_loss
 from wound_jax.models.functional import init_model, merged, predict
 from wound_jax.models.set_transformer import SetInputs
+from wound_jax.objective import Objective
 from wound_jax.optim.optimizer import make_optimizer, make_schedule
 from wound_jax.optim.partition import label_parameters, partition
-from wound_jax.train_step import Objective, TrainState, train_step
+from wound_jax.train_step import TrainState, train_step
 
 FOLDERS = [
     "llamabidir_hvg", "llamabidir_gqa", "gpt2bidir_hvg", "gpt2causal_hvg", "gpt2bidir_lora",
@@ -133,8 +134,8 @@ def test_three_training_steps_agree(case):
 
 
 class _WithoutDropout(Objective):
-    def __call__(self, parameters, batch, key=None):
-        return super().__call__(parameters, batch, None)
+    def __call__(self, parameters, batch, key=None, step=None):
+        return super().__call__(parameters, batch, None, step)
 
 
 def test_gradients_at_the_first_step_agree(case):

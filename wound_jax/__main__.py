@@ -16,6 +16,10 @@ COMMANDS = {
     "evaluate": ("wound_jax.evaluate", "score a trained run on its held-out cells"),
     "predict": ("wound_jax.predict", "predict perturbed cells from control cells"),
     "config": ("wound_jax.config.__main__", "print a resolved config, or compare two runs"),
+    "velocity": (
+        "wound_jax.velocity",
+        "add RNA velocity to a file, or ask whether it carries signal",
+    ),
     "synthetic": ("wound_jax.synthetic", "write the synthetic wound set to a file"),
 }
 

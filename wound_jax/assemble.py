@@ -9,19 +9,27 @@ import optax
 from flax import nnx
 
 from wound_jax.arrays import Parameters
-from wound_jax.batching import CellStore, IndexBatch, SetBatch, gather_on_host, index_batch, make_store
-from wound_jax.config.schema import LossConfig, RunConfig
+from wound_jax.batching import (
+    CellStore,
+    IndexBatch,
+    SetBatch,
+    gather_on_host,
+    index_batch,
+    make_store,
+)
+from wound_jax.config.schema import RunConfig
 from wound_jax.data.plan import SetPlan
 from wound_jax.data.prepare import PreparedData
 from wound_jax.data.spec import DataSpec
-from wound_jax.losses import SetLoss, make_loss
+from wound_jax.losses import loss_options, make_loss
+from wound_jax.losses.velocity import CELLS_OF_SOURCE, assign_velocity
 from wound_jax.models.functional import init_model
 from wound_jax.models.set_transformer import ModelDims
+from wound_jax.objective import Objective, VelocityTerm
 from wound_jax.optim.optimizer import make_optimizer, make_schedule
 from wound_jax.optim.partition import label_parameters, partition
-from wound_jax.sharding import Devices, make_devices
+from wound_jax.sharding import Devices, make_devices, per_device
 from wound_jax.train_step import (
-    Objective,
     TrainState,
     compile_eval_step,
     compile_train_step,
@@ -79,12 +87,27 @@ def build_model(config: RunConfig, spec: DataSpec) -> Model:
     return Model(graphdef, parameters, label_parameters(parameters, lora=config.model.lora.enable))
 
 
-def build_loss(config: LossConfig) -> SetLoss:
-    """The set loss of a run."""
-    return make_loss(config.name)
+def build_objective(config: RunConfig, graphdef: nnx.GraphDef, devices: Devices) -> Objective:
+    """What a run minimises; losses of sets run on the device the sets lie on."""
+    loss, velocity = config.loss, config.velocity
+    options = {name: getattr(loss, name) for name in loss_options(loss.name)}
+    term = None
+    if velocity.enable:
+        assign = partial(
+            assign_velocity, velocity.source, relative_epsilon=velocity.relative_epsilon
+        )
+        term = VelocityTerm(velocity, per_device(assign, devices))
+    return Objective(
+        graphdef=graphdef,
+        loss=per_device(make_loss(loss.name, **options), devices),
+        decoder_weight=config.model.decoder.weight,
+        velocity=term,
+    )
 
 
-def initial_state(model: Model, optimizer: optax.GradientTransformation, devices: Devices) -> TrainState:
+def initial_state(
+    model: Model, optimizer: optax.GradientTransformation, devices: Devices
+) -> TrainState:
     """The state before the first step, on the devices."""
     trainable, frozen = partition(model.parameters, model.labels)
     state = TrainState(
@@ -114,7 +137,11 @@ class Run:
         training = config.training
         self.model = build_model(config, data.spec)
         self.devices = make_devices(training.devices, training.batch_size)
-        store = make_store(data.cells, data.spec, decoder=config.model.decoder.enable)
+        store = make_store(
+            data,
+            decoder=config.model.decoder.enable,
+            velocity_of=CELLS_OF_SOURCE[config.velocity.source],
+        )
         self.feed = Feed(store, self.devices, resident=config.data.residency == "device")
         self.plans = data.plan_builder("train", config.data, config.seed)
         self.batches_per_epoch = -(-self.plans.sets_per_epoch() // training.batch_size)
@@ -127,9 +154,7 @@ class Run:
         labels = {name: self.model.labels[name] for name in trainable}
         schedule = make_schedule(config.training, self.total_steps)
         optimizer = make_optimizer(config.training, labels, schedule)
-        objective = Objective(
-            self.model.graphdef, build_loss(config.loss), config.model.decoder.weight
-        )
+        objective = build_objective(config, self.model.graphdef, self.devices)
         step = partial(
             train_step,
             objective=objective,

@@ -4,7 +4,8 @@ Where the cell table does not fit on the device, `gather_on_host` builds the sam
 host's copy (`data.residency: host`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from wound_jax.arrays import HostOrDevice
 from wound_jax.data.plan import SetPlan
-from wound_jax.data.prepare import CellTable
-from wound_jax.data.spec import DataSpec
+from wound_jax.data.prepare import PreparedData
 from wound_jax.models.set_transformer import SetInputs
 
 
@@ -27,11 +27,19 @@ class CellStore:
         features: the model's input and output space.
         genes: expression beside an embedding, where a gene decoder is trained.
         animal: code of each cell's animal, -1 where unseen in training.
+        velocity: velocity in the basis of the features, where it is trained on.
+        confidence: confidence of each velocity, 0 where it is unknown.
+        velocity_dims: features that have a velocity.
+        velocity_of: whose velocities a batch takes, "control" or "target".
     """
 
     features: Float[HostOrDevice, "table dims"]
     genes: Float[HostOrDevice, "table genes"] | None
     animal: Int[HostOrDevice, "table"]
+    velocity: Float[HostOrDevice, "table dims"] | None = None
+    confidence: Float[HostOrDevice, "table"] | None = None
+    velocity_dims: Bool[HostOrDevice, "dims"] | None = None
+    velocity_of: str = field(default="target", metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -49,6 +57,22 @@ class IndexBatch:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class SetVelocity:
+    """Velocities of the control cells or of the target cells of each set.
+
+    Attributes:
+        velocity: in the basis of the features; 0 where unknown.
+        confidence: in [0, 1]; 0 where unknown.
+        dims: features that have a velocity.
+    """
+
+    velocity: Float[HostOrDevice, "sets members dims"]
+    confidence: Float[HostOrDevice, "sets members"]
+    dims: Bool[HostOrDevice, "sets dims"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class SetBatch:
     """A batch as the model and the loss see it."""
 
@@ -56,14 +80,26 @@ class SetBatch:
     target: Float[HostOrDevice, "sets targets dims"]
     target_genes: Float[HostOrDevice, "sets targets genes"] | None
     target_mask: Bool[HostOrDevice, "sets targets"]
+    velocity: SetVelocity | None = None
 
 
-def make_store(cells: CellTable, spec: DataSpec, *, decoder: bool) -> CellStore:
-    """The store of a cell table, still on the host."""
+def make_store(data: PreparedData, *, decoder: bool, velocity_of: str = "target") -> CellStore:
+    """The store of all cells of a data set, still on the host.
+
+    Args:
+        data: the cells.
+        decoder: whether expression is trained on beside the features.
+        velocity_of: whose velocities a batch takes, "control" or "target".
+    """
+    cells, velocity = data.cells, data.velocity
     return CellStore(
         features=cells.features,
         genes=cells.genes if decoder else None,
-        animal=spec.animals.encode(cells.annotations.animal),
+        animal=data.spec.animals.encode(cells.annotations.animal),
+        velocity=None if velocity is None else velocity.velocity,
+        confidence=None if velocity is None else velocity.confidence,
+        velocity_dims=None if velocity is None else velocity.dims,
+        velocity_of=velocity_of,
     )
 
 
@@ -81,22 +117,39 @@ def index_batch(plan: SetPlan) -> IndexBatch:
 
 def gather(store: CellStore, batch: IndexBatch) -> SetBatch:
     """The batch at those positions; pure, for use inside jit."""
-    return _gather(store, batch, jnp.take)
+    return _gather(store, batch, jnp)
 
 
 def gather_on_host(store: CellStore, batch: IndexBatch) -> SetBatch:
     """The same batch from a store of NumPy arrays."""
-    return _gather(store, batch, np.take)
+    return _gather(store, batch, np)
 
 
-def _gather(store: CellStore, batch: IndexBatch, take) -> SetBatch:
+def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
+    """A batch by NumPy, or by jax.numpy."""
     inputs = SetInputs(
-        control=take(store.features, batch.control, axis=0),
+        control=xp.take(store.features, batch.control, axis=0),
         mask=batch.control_mask,
         perturbation=batch.perturbation,
         timepoint=batch.timepoint,
-        animal=take(store.animal, batch.control, axis=0),
+        animal=xp.take(store.animal, batch.control, axis=0),
     )
-    genes = None if store.genes is None else take(store.genes, batch.target, axis=0)
-    target = take(store.features, batch.target, axis=0)
-    return SetBatch(inputs=inputs, target=target, target_genes=genes, target_mask=batch.target_mask)
+    genes = None if store.genes is None else xp.take(store.genes, batch.target, axis=0)
+    return SetBatch(
+        inputs=inputs,
+        target=xp.take(store.features, batch.target, axis=0),
+        target_genes=genes,
+        target_mask=batch.target_mask,
+        velocity=None if store.velocity is None else _gather_velocity(store, batch, xp),
+    )
+
+
+def _gather_velocity(store: CellStore, batch: IndexBatch, xp: Any) -> SetVelocity:
+    members = batch.control if store.velocity_of == "control" else batch.target
+    dims = store.velocity_dims
+    return SetVelocity(
+        velocity=xp.take(store.velocity, members, axis=0),
+        confidence=xp.take(store.confidence, members, axis=0),
+        # Repeated for each set, so that every array of a batch lies along the sets.
+        dims=xp.broadcast_to(dims, (len(members), len(dims))),
+    )

@@ -5,6 +5,7 @@
 Each term is one value a set, unreduced; `_mean_over_sets` is the one place where sets are averaged.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -19,7 +20,6 @@ from wound_jax.losses import SetLoss, SetLossValue
 from wound_jax.losses.velocity import (
     Drift,
     alignment_loss,
-    assign_velocity,
     regularization_loss,
     velocity_weights,
     warmup_weight,
@@ -44,7 +44,7 @@ class Objective:
     graphdef: nnx.GraphDef
     loss: SetLoss
     decoder_weight: float
-    velocity: VelocityConfig | None = None
+    velocity: "VelocityTerm | None" = None
 
     def __call__(
         self,
@@ -71,7 +71,7 @@ class Objective:
             metrics["decoder_loss"] = self._decoder_loss(prediction, batch)
             total = total + self.decoder_weight * metrics["decoder_loss"]
         if self.velocity is not None:
-            term, figures = velocity_term(self.velocity, prediction, batch, step)
+            term, figures = self.velocity(prediction, batch, step)
             total, metrics = total + term, metrics | figures
         return total, {"loss": total, **metrics}
 
@@ -98,58 +98,59 @@ def set_weights(batch: SetBatch) -> PerSet:
     return batch.target_mask.sum(-1) * batch.inputs.mask.any(-1).astype(jnp.float32)
 
 
-def velocity_term(
-    config: VelocityConfig,
-    prediction: Prediction,
-    batch: SetBatch,
-    step: Int[Array, ""] | None,
-) -> tuple[Scalar, Metrics]:
-    """The weighted velocity loss of a batch and its figures.
+@dataclass(frozen=True)
+class VelocityTerm:
+    """The velocity loss of a run.
 
-    Args:
-        config: source, weights and thresholds.
-        prediction: the predicted cells.
-        batch: the sets, with the velocities that the source names.
-        step: for the warm-up; None takes it as finished.
-
-    Returns:
-        `lambda(t) * (align + regularization_weight * reg)`, and the parts for the log.
+    Attributes:
+        config: weights and thresholds.
+        assign: gives each predicted cell a velocity (`losses.velocity.assign_velocity` with its
+            source bound).
     """
-    if batch.velocity is None:
-        raise TypeError("the velocity loss needs batches with velocities")
-    mask, known = batch.inputs.mask, batch.velocity.dims
-    drift = assign_velocity(
-        config.source,
-        Drift(batch.velocity.velocity, batch.velocity.confidence),
-        prediction=prediction.cells,
-        mask=mask,
-        target=batch.target,
-        target_mask=batch.target_mask,
-        relative_epsilon=config.relative_epsilon,
-    )
-    # Features without a velocity say nothing about the direction.
-    displacement = (prediction.cells - batch.inputs.control) * known
-    weights = velocity_weights(drift.velocity, drift.confidence, mask, config.min_confidence)
-    align = alignment_loss(
-        displacement,
-        drift.velocity,
-        weights,
-        mask=mask,
-        beta=config.beta,
-        scale=config.scale,
-        eps=config.smallest_length,
-    )
-    loss = align.loss
-    if config.regularization_weight:
+
+    config: VelocityConfig
+    assign: Callable[..., Drift]
+
+    def __call__(
+        self, prediction: Prediction, batch: SetBatch, step: Int[Array, ""] | None
+    ) -> tuple[Scalar, Metrics]:
+        """The weighted loss `lambda(t) (align + regularization_weight reg)`, and its parts.
+
+        Args:
+            prediction: the predicted cells.
+            batch: the sets, with the velocities that the source names.
+            step: for the warm-up; None takes it as finished.
+        """
+        config, velocity, mask = self.config, batch.velocity, batch.inputs.mask
+        if velocity is None:
+            raise TypeError("the velocity loss needs batches with velocities")
+        drift = self.assign(
+            Drift(velocity.velocity, velocity.confidence),
+            prediction.cells,
+            mask,
+            batch.target,
+            batch.target_mask,
+        )
+        # Features without a velocity say nothing about the direction.
+        displacement = (prediction.cells - batch.inputs.control) * velocity.dims[:, None, :]
+        weights = velocity_weights(drift.velocity, drift.confidence, mask, config.min_confidence)
+        align = alignment_loss(
+            displacement,
+            drift.velocity,
+            weights,
+            mask=mask,
+            beta=config.beta,
+            scale=config.scale,
+            eps=config.smallest_length,
+        )
         reg = regularization_loss(displacement, drift.velocity, mask & (weights > 0))
-        loss = loss + config.regularization_weight * reg
-    mean = _mean_over_sets(loss, batch)
-    full = jnp.asarray(config.weight)
-    weight = full if step is None else warmup_weight(step, config.weight, config.warmup_steps)
-    figures = {
-        "velocity_loss": mean,
-        "velocity_weight": weight,
-        "velocity_cosine": _mean_over_sets(align.cosine, batch),
-        "velocity_used": _mean_over_sets(align.used, batch),
-    }
-    return weight * mean, figures
+        mean = _mean_over_sets(align.loss + config.regularization_weight * reg, batch)
+        weight = jnp.asarray(config.weight)
+        if step is not None:
+            weight = warmup_weight(step, config.weight, config.warmup_steps)
+        return weight * mean, {
+            "velocity_loss": mean,
+            "velocity_weight": weight,
+            "velocity_cosine": _mean_over_sets(align.cosine, batch),
+            "velocity_used": _mean_over_sets(align.used, batch),
+        }

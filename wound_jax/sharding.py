@@ -1,5 +1,6 @@
 """Devices: one mesh axis, `data`, along which the sets of a batch lie; the rest is replicated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -29,6 +30,24 @@ class Devices:
     def count(self) -> int:
         """How many devices there are."""
         return self.mesh.size
+
+
+def per_device(function: Callable, devices: Devices) -> Callable:
+    """Runs a function of sets on each device's own sets.
+
+    Left to the partitioner, a loop that ends when all sets have converged would ask all devices at
+    every iteration; here each device loops over its own sets alone.
+
+    Args:
+        function: its arguments and results are (trees of) arrays whose first axis is `sets`.
+        devices: which devices share the sets.
+    """
+    if devices.count == 1:
+        return function
+    spec = PartitionSpec(DATA_AXIS)
+    return jax.shard_map(
+        function, mesh=devices.mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
 
 
 def make_devices(wanted: int | str, batch_size: int) -> Devices:

@@ -164,11 +164,11 @@ def warmup_weight(step: int | Array, weight: float | Scalar, warmup_steps: int |
 def assign_velocity(
     source: str,
     drift: Drift,
-    *,
     prediction: CellFeatures,
     mask: CellMask,
     target: TargetFeatures,
     target_mask: TargetMask,
+    *,
     relative_epsilon: float = 0.1,
 ) -> Drift:
     """Gives each predicted cell a velocity.
