@@ -77,6 +77,7 @@ def model_dims(spec: DataSpec) -> ModelDims:
         animals=len(spec.animals),
         timepoints=len(spec.timepoints),
         genes=0 if spec.gene_input else len(spec.genes),
+        scalars=len(spec.scalars),
         non_negative=spec.non_negative,
     )
 

@@ -27,6 +27,8 @@ class CellStore:
         features: the model's input and output space.
         genes: expression beside an embedding, where a gene decoder is trained.
         animal: code of each cell's animal, -1 where unseen in training.
+        day: day of each cell, NaN where its timepoint names none.
+        scalars: scalar features of each cell, where the model has any.
         velocity: velocity in the basis of the features, where it is trained on.
         confidence: confidence of each velocity, 0 where it is unknown.
         velocity_dims: features that have a velocity.
@@ -36,6 +38,8 @@ class CellStore:
     features: Float[HostOrDevice, "table dims"]
     genes: Float[HostOrDevice, "table genes"] | None
     animal: Int[HostOrDevice, "table"]
+    day: Float[HostOrDevice, "table"]
+    scalars: Float[HostOrDevice, "table scalars"] | None = None
     velocity: Float[HostOrDevice, "table dims"] | None = None
     confidence: Float[HostOrDevice, "table"] | None = None
     velocity_dims: Bool[HostOrDevice, "dims"] | None = None
@@ -96,6 +100,8 @@ def make_store(data: PreparedData, *, decoder: bool, velocity_of: str = "target"
         features=cells.features,
         genes=cells.genes if decoder else None,
         animal=data.spec.animals.encode(cells.annotations.animal),
+        day=cells.days,
+        scalars=cells.scalars,
         velocity=None if velocity is None else velocity.velocity,
         confidence=None if velocity is None else velocity.confidence,
         velocity_dims=None if velocity is None else velocity.dims,
@@ -133,6 +139,9 @@ def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
         perturbation=batch.perturbation,
         timepoint=batch.timepoint,
         animal=xp.take(store.animal, batch.control, axis=0),
+        # The day to predict is that of the measured cells; control cells may be of another.
+        day=xp.take(store.day, batch.target[:, 0], axis=0),
+        scalars=None if store.scalars is None else xp.take(store.scalars, batch.control, axis=0),
     )
     genes = None if store.genes is None else xp.take(store.genes, batch.target, axis=0)
     return SetBatch(

@@ -25,11 +25,13 @@ class Request:
         controls: their positions in the features.
         perturbation: code of the condition to predict.
         timepoint: code of their day, -1 where unseen in training.
+        day: their day as a number, NaN where the timepoint names none.
     """
 
     controls: np.ndarray
     perturbation: int
     timepoint: int
+    day: float = float("nan")
 
 
 class Predictor:
@@ -64,7 +66,11 @@ class Predictor:
         self._run = jax.jit(run)
 
     def predict(
-        self, features: np.ndarray, animals: np.ndarray, requests: Sequence[Request]
+        self,
+        features: np.ndarray,
+        animals: np.ndarray,
+        requests: Sequence[Request],
+        scalars: np.ndarray | None = None,
     ) -> list[np.ndarray]:
         """Predicts the control cells of each request.
 
@@ -72,6 +78,7 @@ class Predictor:
             features: float32 `[table, features]`, the model's input.
             animals: int32 `[table]`, code of each cell's animal, -1 where unseen in training.
             requests: what to predict; a cell may be asked for more than once.
+            scalars: float32 `[table, scalars]`, for a model that is given scalar features.
 
         Returns:
             For each request float32 `[len(controls), width]`, rows in the order of its controls;
@@ -79,7 +86,7 @@ class Predictor:
         """
         rows = [row for i, request in enumerate(requests) for row in self._rows(i, request)]
         outputs: list[np.ndarray | None] = [None] * len(requests)
-        for owners, places, masks, predicted in self._batches(features, animals, rows):
+        for owners, places, masks, predicted in self._batches(rows, features, animals, scalars):
             for owner, place, mask, cells in zip(owners, places, masks, predicted, strict=False):
                 if outputs[owner] is None:
                     n = len(requests[owner].controls)
@@ -93,22 +100,30 @@ class Predictor:
         places, masks = prediction_sets(order, self._cell_set_len, self._seed)
         for place, mask in zip(places, masks, strict=True):
             cells = request.controls[place]
-            yield owner, place, mask, cells, request.perturbation, request.timepoint
+            yield owner, place, mask, cells, request.perturbation, request.timepoint, request.day
 
     def _batches(
-        self, features: np.ndarray, animals: np.ndarray, rows: Sequence[tuple]
+        self,
+        rows: Sequence[tuple],
+        features: np.ndarray,
+        animals: np.ndarray,
+        scalars: np.ndarray | None,
     ) -> Iterator[tuple]:
         """Runs sets in batches of one shape; the last batch is filled up by repeating a set."""
         for start in range(0, len(rows), self._batch_size):
             batch = rows[start : start + self._batch_size]
             filled = [*batch, *[batch[-1]] * (self._batch_size - len(batch))]
-            _, _, masks, cells, perturbations, timepoints = (np.stack(c) for c in zip(*filled, strict=True))
+            _, _, masks, cells, perturbations, timepoints, days = (
+                np.stack(c) for c in zip(*filled, strict=True)
+            )
             inputs = SetInputs(
                 control=features[cells],
                 mask=masks,
                 perturbation=perturbations.astype(np.int32),
                 timepoint=timepoints.astype(np.int32),
                 animal=animals[cells],
+                day=days.astype(np.float32),
+                scalars=None if scalars is None else scalars[cells],
             )
             predicted = np.asarray(self._run(self._parameters, inputs))
             yield [r[0] for r in batch], [r[1] for r in batch], [r[2] for r in batch], predicted

@@ -8,8 +8,9 @@ field's evaluator (cell-eval), which wants both in one file.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from wound_jax import cli
 from wound_jax.errors import UserError, unknown_name
@@ -17,8 +18,10 @@ from wound_jax.errors import UserError, unknown_name
 if TYPE_CHECKING:
     import anndata as ad
     import numpy as np
+    import pandas as pd
 
     from wound_jax.data.annotations import Annotations
+    from wound_jax.data.preprocess import Preprocessing
     from wound_jax.data.spec import DataSpec
     from wound_jax.run_folder import LoadedRun
 
@@ -38,10 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", required=True, help="h5ad file with control cells")
     parser.add_argument("--output", required=True, help="h5ad file to write")
     parser.add_argument("--perturbation", required=True, help="condition to predict")
-    parser.add_argument("--with-controls", action="store_true",
-                        help="copy the real controls too, named NAME-control")
-    parser.add_argument("--missing", choices=("error", "zero"), default="error",
-                        help="model genes that the file lacks: refuse, or fill with zeros")
+    parser.add_argument(
+        "--with-controls",
+        action="store_true",
+        help="copy the real controls too, named NAME-control",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("error", "zero"),
+        default="error",
+        help="model genes that the file lacks: refuse, or fill with zeros",
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
     return parser
@@ -59,6 +69,11 @@ def _main(arguments: argparse.Namespace) -> int:
     run = load_run(arguments.run, arguments.checkpoint)
     if arguments.perturbation not in run.spec.perturbations:
         raise unknown_name("perturbation", arguments.perturbation, run.spec.perturbations.names)
+    if arguments.perturbation == run.spec.control and not run.config.data.control_fraction:
+        _warn(
+            f"{run.spec.control} is the control, which no training set had as its target "
+            "(data.control_fraction=0): the model never learned to predict it."
+        )
     predicted = predict_file(
         run,
         arguments.input,
@@ -92,12 +107,13 @@ def predict_file(
     import numpy as np
 
     from wound_jax.data.annotations import read_annotations
-    from wound_jax.data.prepare import CellTable, apply_spec
+    from wound_jax.data.days import require_days
+    from wound_jax.data.prepare import cell_table
     from wound_jax.data.source import read_parts
 
     data = run.config.data
     adata = read_parts(path, {run.spec.input, *([data.genes] if with_controls else [])})
-    labels = read_annotations(adata.obs, data)
+    labels = read_annotations(cast("pd.DataFrame", adata.obs), data)
     controls = np.flatnonzero(labels.condition == run.spec.control)
     if not len(controls):
         raise UserError(
@@ -105,10 +121,13 @@ def predict_file(
             f"{', '.join(sorted(set(labels.condition)))}); predictions start from control cells."
         )
     adata, labels = adata[controls], labels.take(controls)
-    features, genes = apply_spec(
-        adata, run.spec, data.genes, missing=missing, expression=with_controls
+    if run.config.model.timepoint_embedding == "continuous":
+        require_days(labels.timepoint)
+    table = cell_table(
+        adata, labels, run.spec, data.genes, missing=missing, expression=with_controls
     )
-    table = CellTable(labels, features, genes)
+    if run.spec.gene_input:
+        _warn_of_missing(run.spec.preprocessing, adata.var_names)
     values = _predict_all(run, table, perturbation)
     return _as_anndata(run, adata, table, values, perturbation, with_controls)
 
@@ -117,6 +136,7 @@ def _predict_all(run: "LoadedRun", table, perturbation: str) -> "np.ndarray":
     """Predicted cells in the order of the table, set by set of one type and timepoint."""
     import numpy as np
 
+    from wound_jax.data.days import day_of
     from wound_jax.data.groups import make_groups
     from wound_jax.data.prepare import match_labels
     from wound_jax.inference import Request
@@ -127,10 +147,11 @@ def _predict_all(run: "LoadedRun", table, perturbation: str) -> "np.ndarray":
     code = int(spec.perturbations.encode(np.array([perturbation]))[0])
     days = spec.timepoints.encode(np.array([group.timepoint for group in groups]))
     requests = [
-        Request(group.targets, code, int(day)) for group, day in zip(groups, days, strict=True)
+        Request(group.targets, code, int(day), day_of(group.timepoint))
+        for group, day in zip(groups, days, strict=True)
     ]
     animals = spec.animals.encode(table.annotations.animal)
-    parts = run.predictor.predict(table.features, animals, requests)
+    parts = run.predictor.predict(table.features, animals, requests, table.scalars)
     out = np.empty((len(everyone), parts[0].shape[1]), np.float32)
     for request, part in zip(requests, parts, strict=True):
         out[request.controls] = part
@@ -138,7 +159,11 @@ def _predict_all(run: "LoadedRun", table, perturbation: str) -> "np.ndarray":
 
 
 def _as_anndata(
-    run: "LoadedRun", adata: "ad.AnnData", table, values: "np.ndarray", perturbation: str,
+    run: "LoadedRun",
+    adata: "ad.AnnData",
+    table,
+    values: "np.ndarray",
+    perturbation: str,
     with_controls: bool,
 ) -> "ad.AnnData":
     import anndata as ad
@@ -148,14 +173,15 @@ def _as_anndata(
 
     spec = run.spec
     names = spec.genes or tuple(f"{spec.input.split('/')[-1]}_{i}" for i in range(values.shape[1]))
-    obs = adata.obs.copy()
+    real = cast("pd.DataFrame", adata.obs)
+    obs = real.copy()
     obs[run.config.data.pert_col] = perturbation
     seen = _seen(table.annotations, spec)
     for column, flags in seen.items():
         obs[column] = flags
     parts = [values]
     if with_controls:
-        real = adata.obs.copy().assign(**seen)
+        real = real.assign(**seen)
         real.index = [f"{name}-control" for name in real.index]
         obs = pd.concat([obs, real])
         parts.append(table.expression)
@@ -164,7 +190,7 @@ def _as_anndata(
     x = sp.csr_matrix(whole) if (whole == 0).mean() > 0.5 else whole
     out = ad.AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(names)))
     out.uns["wound_jax"] = {
-        "run": run.folder.name,
+        "run": run.folder.resolve().name,
         "step": run.step,
         "perturbation": perturbation,
         "scale": _scale(spec),
@@ -187,12 +213,27 @@ def _seen(labels: "Annotations", spec: "DataSpec") -> "dict[str, np.ndarray]":
         flags[f"seen_{kind}"] = np.isin(values, vocabulary.names)
         unseen = sorted(set(values[~flags[f"seen_{kind}"]]))
         if unseen and kind != "animal":
-            print(
-                f"warning: no treated cell of {kind} {', '.join(unseen)} was in training; these "
-                f"cells are predicted all the same and marked seen_{kind}=False.",
-                file=sys.stderr,
+            _warn(
+                f"no treated cell of {kind} {', '.join(unseen)} was in training; these cells are "
+                f"predicted all the same and marked seen_{kind}=False."
             )
     return flags
+
+
+def _warn_of_missing(preprocessing: "Preprocessing", present: Iterable[str]) -> None:
+    """Warns of genes that `--missing zero` fills in, those of a cell's total included."""
+    counts = preprocessing.kind == "log1p_cp10k"
+    wanted = preprocessing.normalisation_genes if counts else preprocessing.genes
+    absent = sorted(set(wanted) - set(present))
+    if absent:
+        _warn(
+            f"{len(absent)} of {len(wanted)} genes are missing and taken as zero "
+            f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''})."
+        )
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _scale(spec: "DataSpec") -> str:

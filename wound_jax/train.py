@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", help="YAML file; see configs/")
+    parser.add_argument(
+        "--config", action="append", help="YAML file; see configs/. Given again, later ones win"
+    )
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
@@ -73,8 +75,8 @@ def _start(config: RunConfig, *, progress_bar: bool) -> int:
     folder = new_folder(config)
     (folder / "config.yaml").write_text(dump_config(config))
     (folder / "split.txt").write_text(table + "\n")
-    devices = list(run.devices.mesh.devices.flat)
-    provenance.write(folder, provenance.provenance(data.fingerprint, source, devices))
+    record = provenance.provenance(data.fingerprint, source, run.devices.mesh.devices.flat)
+    provenance.write(folder, record)
     _describe_model(run, folder)
     return _train_and_evaluate(config, data, run, folder, resume=False, progress_bar=progress_bar)
 
@@ -86,19 +88,18 @@ def _resume(folder: Path, *, progress_bar: bool) -> int:
 
     config = load_config(require_run(folder) / "config.yaml")
     data = prepare(config)
-    recorded = provenance.read(folder)["data_fingerprint"]
-    if data.fingerprint != recorded:
-        raise UserError(
-            f"the data are not those {folder} was trained on (fingerprint {data.fingerprint}, "
-            f"recorded {recorded}); restore the file, or start a new run with --config."
-        )
+    provenance.require_same_data(folder, data.fingerprint)
     run = _assemble(config, data)
+    provenance.resume(folder, run.devices.mesh.devices.flat)
     return _train_and_evaluate(config, data, run, folder, resume=True, progress_bar=progress_bar)
 
 
 def _assemble(config: RunConfig, data):
     from wound_jax.assemble import Run
+    from wound_jax.evaluation.held_out import plan_strata
 
+    # Test cells too few to be scored are found before the training, not after it.
+    plan_strata(data, config.evaluation, "test")
     return Run(config, data)
 
 

@@ -81,16 +81,19 @@ def train_step(
 
 
 def _norms(gradients: Parameters, labels: dict[str, str]) -> Metrics:
-    """Norm of the trainable gradients before the clip, in all and by label.
+    """Norm of the trainable gradients before the clip: in all, by label and by module.
 
     A part's decayed and undecayed parameters are one part: `mhc` counts `mhc_no_decay` too.
     """
-    squares: dict[str, Scalar] = {}
+    zero = jnp.zeros(())
+    total, squares = zero, dict[str, Scalar]()
     for name, gradient in gradients.items():
-        label = labels[name].removesuffix("_no_decay")
-        squares[label] = squares.get(label, jnp.zeros(())) + jnp.sum(gradient**2)
-    by_label = {f"grad_norm/{label}": jnp.sqrt(square) for label, square in squares.items()}
-    return {"grad_norm": jnp.sqrt(sum(squares.values(), jnp.zeros(()))), **by_label}
+        square = jnp.sum(gradient**2)
+        label, module = labels[name].removesuffix("_no_decay"), name.partition(".")[0]
+        for key in (f"grad_norm/{label}", f"grad_norm_of/{module}"):
+            squares[key] = squares.get(key, zero) + square
+        total = total + square
+    return {"grad_norm": jnp.sqrt(total)} | {key: jnp.sqrt(s) for key, s in squares.items()}
 
 
 def compile_train_step(

@@ -38,7 +38,7 @@ class Rule:
 
 
 LORA, DECODER, MHC = "model.lora.enable", "model.decoder.enable", "model.mhc.enable"
-VELOCITY = "velocity.enable"
+VELOCITY, SCALARS = "velocity.enable", "model.scalars.enable"
 UNIT_KIND = "split.kind=celltype (or animal, timepoint, fewshot)"
 
 # Keys of the Sinkhorn divergence, and the modes of loss.epsilon in which each acts.
@@ -70,6 +70,7 @@ RULES = (
         lambda c: c.model.lora.targets is None,
         "model.lora.targets=null",
     ),
+    Rule("model.scalars.", SCALARS, lambda c: c.model.scalars.enable, f"{SCALARS}=true"),
     Rule("model.mhc.", MHC, lambda c: c.model.mhc.enable, f"{MHC}=true"),
     *(
         Rule(
@@ -288,10 +289,12 @@ def _model_problems(model: ModelConfig, data: DataConfig) -> Iterator[str]:
             "model.batch_embedding=true, but data.animal_col is null: "
             "set data.animal_col=COLUMN or model.batch_embedding=false."
         )
-    if model.timepoint_embedding and data.timepoint_col is None:
+    if model.scalars.enable and not model.scalars.columns:
+        yield "model.scalars.columns is empty: name obs columns, or set model.scalars.enable=false."
+    if model.timepoint_embedding != "none" and data.timepoint_col is None:
         yield (
-            "model.timepoint_embedding=true, but data.timepoint_col is null: "
-            "set data.timepoint_col=COLUMN or model.timepoint_embedding=false."
+            f"model.timepoint_embedding={model.timepoint_embedding}, but data.timepoint_col is "
+            "null: set data.timepoint_col=COLUMN or model.timepoint_embedding=none."
         )
 
 

@@ -86,12 +86,15 @@ class _Layer:
     values: dict[str, Any]
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    path: str | Path | Sequence[str | Path] | None, overrides: Sequence[str] = ()
+) -> RunConfig:
     """The resolved config of a file and overrides, complete and checked.
 
     Args:
-        path: a YAML file, or None for the defaults. `extends: base.yaml` (or a list, of which
-            later ones win) names files it builds on, relative to itself.
+        path: a YAML file, or several, of which later ones win, or None for the defaults.
+            `extends: base.yaml` (or a list, of which later ones win) names files it builds on,
+            relative to itself.
         overrides: `a.b.c=value` each; the value is YAML (`split.test='[NK cells]'`), nothing after
             the `=` is null.
 
@@ -102,7 +105,8 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
         UserError: one line for each mistake: a missing file, text that is not YAML, an unknown
             key, a wrong type, a value out of range, a key without effect, a contradiction.
     """
-    layers = _file_layers(Path(path)) if path is not None else []
+    paths = [path] if isinstance(path, str | Path) else path or []
+    layers = [layer for one in paths for layer in _file_layers(Path(one))]
     layers += [_override_layer(text) for text in overrides]
     sources = {key: layer.source for layer in layers for key in _leaf_keys(layer.values)}
     config = _validate(reduce(_merge, (layer.values for layer in layers), {}), sources)

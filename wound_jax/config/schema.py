@@ -118,6 +118,16 @@ class MhcConfig(Section):
     remat: bool = False
 
 
+class ScalarConfig(Section):
+    """Scalar features of the control cells as a further input."""
+
+    enable: bool = False
+    # Numeric obs columns.
+    columns: Names = ("velocity_magnitude", "velocity_pseudotime", "velocity_confidence")
+    # Where the learned weight in front of them starts.
+    initial_weight: Annotated[float, Field(gt=0.0)] = 0.1
+
+
 class DecoderConfig(Section):
     """The gene decoder, for runs whose input is an embedding."""
 
@@ -143,10 +153,12 @@ class ModelConfig(Section):
     residual: Literal["output", "hidden", "none"] = "output"
     output_activation: Literal["auto", "relu", "none"] = "auto"
     batch_embedding: bool = False
-    timepoint_embedding: bool = False
+    # categorical: a vector a day; continuous: sinusoids of the day, so that any day can be asked.
+    timepoint_embedding: Literal["none", "categorical", "continuous"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraConfig = LoraConfig()
     mhc: MhcConfig = MhcConfig()
+    scalars: ScalarConfig = ScalarConfig()
     decoder: DecoderConfig = DecoderConfig()
 
 

@@ -4,7 +4,7 @@ Column names come from the config, so any AnnData fits. Everything is checked he
 column, an absent control label, unlabelled cells and a filter that matches nothing are errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ from wound_jax.errors import UserError, unknown_name
 NO_LABEL = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Annotations:
     """Labels of each cell, as arrays of strings of one length.
 
@@ -46,6 +46,30 @@ class Annotations:
         """One label by its role: "condition", "cell_type", "timepoint" or "animal"."""
         return getattr(self, name)
 
+    def positions_by(
+        self, roles: Sequence[str], cells: np.ndarray | None = None
+    ) -> dict[tuple[str, ...], np.ndarray]:
+        """Positions of cells by their labels.
+
+        Args:
+            roles: the labels that tell the cells apart, as `column` names them; may be none.
+            cells: positions to consider; None takes all.
+
+        Returns:
+            The labels that occur together, and where; positions keep their order in `cells`.
+        """
+        cells = np.arange(len(self)) if cells is None else cells
+        if not len(cells):
+            return {}
+        place = np.zeros(len(cells), dtype=np.int64)
+        for role in roles:
+            code, names = pd.factorize(self.column(role)[cells])
+            # Renumbered at once, so that many labels with many values cannot overflow.
+            place = np.unique(place * len(names) + code, return_inverse=True)[1]
+        order = np.argsort(place, kind="stable")
+        parts = np.split(cells[order], np.flatnonzero(np.diff(place[order])) + 1)
+        return {tuple(str(self.column(role)[p[0]]) for role in roles): p for p in parts}
+
 
 def read_annotations(obs: pd.DataFrame, config: DataConfig) -> Annotations:
     """Reads the labels of all cells.
@@ -57,27 +81,32 @@ def read_annotations(obs: pd.DataFrame, config: DataConfig) -> Annotations:
     Raises:
         UserError: a column is missing or holds unlabelled cells.
     """
-    roles = {
-        "condition": config.pert_col,
-        "cell_type": config.cell_type_col,
-        "timepoint": config.timepoint_col,
-        "animal": config.animal_col,
-    }
-    labels = {role: _labels(obs, role, column) for role, column in roles.items()}
-    return Annotations(names=obs.index.to_numpy().astype(str), **labels)
+    return Annotations(
+        names=obs.index.to_numpy().astype(str),
+        condition=_labels(obs, "pert_col", config.pert_col),
+        cell_type=_labels(obs, "cell_type_col", config.cell_type_col),
+        timepoint=_labels(obs, "timepoint_col", config.timepoint_col),
+        animal=_labels(obs, "animal_col", config.animal_col),
+    )
 
 
-def _labels(obs: pd.DataFrame, role: str, column: str | None) -> np.ndarray:
+def _labels(obs: pd.DataFrame, key: str, column: str | None) -> np.ndarray:
+    """The labels in the column that the config key `data.{key}` names."""
     if column is None:
         return np.full(len(obs), NO_LABEL, dtype=object)
     if column not in obs:
-        raise unknown_name(f"obs column for the {role}", column, obs.columns)
-    if obs[column].isna().any():
+        error = unknown_name(f"obs column in data.{key}", column, obs.columns)
+        if key in ("timepoint_col", "animal_col"):
+            raise UserError(f"{error} Where the data have no such label, set data.{key}=null.")
+        raise error
+    labels = obs[column].astype(str).to_numpy(dtype=object)
+    unlabelled = int((obs[column].isna().to_numpy() | (labels == NO_LABEL)).sum())
+    if unlabelled:
         raise UserError(
-            f"obs[{column!r}] has no {role} for {int(obs[column].isna().sum())} of {len(obs)} "
-            "cells; label them or drop them from the file."
+            f"obs[{column!r}] (data.{key}) is empty for {unlabelled} of {len(obs)} cells; label "
+            "them, or drop them from the file."
         )
-    return obs[column].astype(str).to_numpy(dtype=object)
+    return labels
 
 
 def require_control(annotations: Annotations, control: str) -> None:
@@ -90,22 +119,38 @@ def require_control(annotations: Annotations, control: str) -> None:
     if control not in present:
         raise unknown_name("control label (data.control)", control, present)
     if present == [control]:
-        raise UserError(f"all cells are {control!r} cells: there is no treated cell to learn from.")
+        raise UserError(
+            f"all cells are {control!r} cells: there is no treated cell. Check data.pert_col and "
+            "data.exclude."
+        )
 
 
-def excluded(obs: pd.DataFrame, exclude: Mapping[str, tuple[str, ...]]) -> np.ndarray:
+def excluded(
+    obs: pd.DataFrame, exclude: Mapping[str, tuple[str, ...]], *, strict: bool = True
+) -> np.ndarray:
     """Which cells `data.exclude` leaves out: boolean `[cells]`.
 
+    Args:
+        obs: the AnnData's `obs`.
+        exclude: obs column -> values.
+        strict: whether each column and value has to occur. Another file than the one the filter
+            was written for need not hold what it leaves out.
+
     Raises:
-        UserError: a column or a value of the filter does not occur.
+        UserError: a column or a value of the filter does not occur, or no cell is left.
     """
     out = np.zeros(len(obs), dtype=bool)
     for column, values in exclude.items():
         if column not in obs:
-            raise unknown_name("obs column in data.exclude", column, obs.columns)
-        labels = obs[column].astype(str).to_numpy()
+            if strict:
+                raise unknown_name("obs column in data.exclude", column, obs.columns)
+            continue
+        labels = obs[column].astype(str).to_numpy(dtype=object)
+        present = set(labels)
         for value in values:
-            if value not in labels:
-                raise unknown_name(f"value of {column!r} in data.exclude", value, set(labels))
+            if strict and value not in present:
+                raise unknown_name(f"value of {column!r} in data.exclude", value, present)
             out |= labels == value
+    if len(obs) and out.all():
+        raise UserError(f"data.exclude={dict(exclude)} leaves none of {len(obs)} cells.")
     return out

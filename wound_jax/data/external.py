@@ -3,17 +3,24 @@
 import numpy as np
 
 from wound_jax.config.schema import DataConfig
-from wound_jax.data.annotations import read_annotations, require_control
-from wound_jax.data.prepare import CellTable, PreparedData, apply_spec, fingerprint, match_labels
+from wound_jax.data.annotations import require_control
+from wound_jax.data.prepare import (
+    PreparedData,
+    cell_table,
+    fingerprint,
+    labelled_cells,
+    match_labels,
+)
 from wound_jax.data.source import read_parts
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split
+from wound_jax.errors import UserError
 
 
 def read_external(
     path: str, config: DataConfig, spec: DataSpec, *, missing: str = "error"
 ) -> PreparedData:
-    """All cells of a file as held-out cells of a trained model.
+    """The cells of a file as held-out cells of a trained model, but for those of `data.exclude`.
 
     Args:
         path: an h5ad file with the columns that the config names.
@@ -22,12 +29,15 @@ def read_external(
         missing: "error", or "zero" to fill absent genes with zeros.
 
     Raises:
-        UserError: a column, the control label or a gene is missing, or the scale is another.
+        UserError: a column, the control label or a gene is missing, a condition is unknown to the
+            model, or the scale is another.
     """
-    adata = read_parts(path, {spec.input, config.genes})
-    annotations = read_annotations(adata.obs, config)
+    decodes = spec.genes and not spec.gene_input
+    whole = read_parts(path, {spec.input, *([config.genes] if decodes else [])})
+    adata, annotations = labelled_cells(whole, config, strict=False)
     require_control(annotations, spec.control)
-    cells = CellTable(annotations, *apply_spec(adata, spec, config.genes, missing=missing))
+    _require_known(set(annotations.condition), spec)
+    cells = cell_table(adata, annotations, spec, config.genes, missing=missing)
     treated = annotations.condition != spec.control
     nobody = np.zeros(0, dtype=int)
     split = Split(
@@ -36,4 +46,14 @@ def read_external(
         controls={"train": nobody, "val": nobody, "test": np.flatnonzero(~treated)},
         leaky=False,
     )
-    return PreparedData(cells, split, spec, match_labels(config), fingerprint(cells))
+    digest = fingerprint(cells, spec.genes)
+    return PreparedData(cells, split, spec, match_labels(config), digest)
+
+
+def _require_known(conditions: set[str], spec: DataSpec) -> None:
+    unknown = sorted(conditions - set(spec.perturbations.names))
+    if unknown:
+        raise UserError(
+            f"the file holds cells of condition {', '.join(unknown)}, but the model was trained on "
+            f"{', '.join(spec.perturbations.names)} alone; leave the others out of the file."
+        )

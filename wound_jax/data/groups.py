@@ -15,9 +15,12 @@ from wound_jax.data.annotations import NO_LABEL, Annotations
 from wound_jax.errors import UserError
 
 _SET_LABELS = ("cell_type", "timepoint", "condition")
+# Groups that an error names; a match on the wrong label can orphan hundreds.
+_NAMED = 20
 
 
-@dataclass(frozen=True)
+# Compared by identity: two groups may have the same labels and differ in the animal.
+@dataclass(frozen=True, eq=False)
 class Group:
     """Cells that may share a set.
 
@@ -27,6 +30,7 @@ class Group:
         condition: their condition.
         targets: positions of the cells.
         controls: positions of the control cells that match them.
+        animal: their animal where controls must agree on it, else empty.
     """
 
     cell_type: str
@@ -34,9 +38,11 @@ class Group:
     condition: str
     targets: np.ndarray
     controls: np.ndarray
+    animal: str = NO_LABEL
 
     def __str__(self) -> str:
-        return " / ".join(part for part in (self.condition, self.cell_type, self.timepoint) if part)
+        labels = (self.condition, self.cell_type, self.timepoint, self.animal)
+        return " / ".join(label for label in labels if label)
 
 
 def make_groups(
@@ -57,14 +63,29 @@ def make_groups(
         The groups that have controls and those that have none, each ordered by its labels.
     """
     labels = _SET_LABELS + tuple(name for name in match_on if name not in _SET_LABELS)
-    pools = _by_key(annotations, controls, tuple(match_on))
+    pools = annotations.positions_by(match_on, controls)
     place = [labels.index(name) for name in match_on]
     nobody = np.zeros(0, dtype=int)
-    groups = [
-        Group(*key[:3], targets=cells, controls=pools.get(tuple(key[i] for i in place), nobody))
-        for key, cells in sorted(_by_key(annotations, targets, labels).items())
-    ]
+    groups = []
+    for key, cells in sorted(annotations.positions_by(labels, targets).items()):
+        cell_type, timepoint, condition, *animal = key
+        matched = pools.get(tuple(key[i] for i in place), nobody)
+        groups.append(Group(cell_type, timepoint, condition, cells, matched, *animal))
     return [g for g in groups if len(g.controls)], [g for g in groups if not len(g.controls)]
+
+
+def control_pairs(
+    annotations: Annotations, controls: np.ndarray, match_on: Sequence[str]
+) -> list[Group]:
+    """Groups of control cells that can be cut in two, for control-to-control sets.
+
+    Args:
+        annotations: labels of all cells.
+        controls: positions of the control cells.
+        match_on: labels on which both halves must agree, beside the labels of a set.
+    """
+    groups, _ = make_groups(annotations, controls, controls, match_on)
+    return [group for group in groups if len(group.targets) > 1]
 
 
 def require_controls(orphans: Sequence[Group], match_on: Sequence[str]) -> None:
@@ -74,30 +95,13 @@ def require_controls(orphans: Sequence[Group], match_on: Sequence[str]) -> None:
         UserError: naming the groups and what can be done.
     """
     if orphans:
-        named = "; ".join(f"{group} ({len(group.targets)} cells)" for group in orphans)
+        named = "; ".join(f"{group} ({len(group.targets)} cells)" for group in orphans[:_NAMED])
+        more = f"; and {len(orphans) - _NAMED} more groups" if len(orphans) > _NAMED else ""
         raise UserError(
-            f"no control cell agrees on ({', '.join(match_on)}) with: {named}. "
+            f"no control cell agrees on ({', '.join(match_on)}) with: {named}{more}. "
             "Match on fewer labels (data.match_on), share the controls (split.controls=shared), "
             "hold out other units, or leave those cells out (data.exclude)."
         )
-
-
-def _by_key(
-    annotations: Annotations, cells: np.ndarray, labels: tuple[str, ...]
-) -> dict[tuple[str, ...], np.ndarray]:
-    """Positions of cells by their values of some labels."""
-    if not len(cells):
-        return {}
-    if not labels:
-        return {(): cells}
-    columns = [annotations.column(name)[cells].astype(str) for name in labels]
-    joined = columns[0]
-    for column in columns[1:]:
-        joined = np.char.add(np.char.add(joined, "\x1f"), column)
-    order = np.argsort(joined, kind="stable")
-    keys, starts = np.unique(joined[order], return_index=True)
-    parts = np.split(cells[order], starts[1:])
-    return {tuple(key.split("\x1f")): part for key, part in zip(keys, parts, strict=True)}
 
 
 def timepoint_or_none(label: str) -> str | None:

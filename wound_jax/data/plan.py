@@ -12,12 +12,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from wound_jax.data.groups import Group
-
-# Streams of randomness below one seed; an epoch number follows TRAINING.
-TRAINING, VALIDATION, PREDICTION = 1, 2, 3
+from wound_jax.data.streams import Use, stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SetPlan:
     """Sets of cells, as positions in the cell table. Axes: `[sets, cells]` and `[sets]`.
 
@@ -45,14 +43,21 @@ class SetPlan:
         return SetPlan(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def batches(self, size: int) -> list["SetPlan"]:
-        """Cuts the sets into batches of `size`; the last is filled with empty sets."""
-        missing = -len(self) % size
-        padded = {
-            f.name: np.concatenate([v := getattr(self, f.name), np.zeros((missing, *v.shape[1:]), v.dtype)])
-            for f in fields(self)
-        }
-        whole = SetPlan(**padded)
-        return [whole.take(slice(i, i + size)) for i in range(0, len(whole), size)]
+        """Cuts the sets into the fewest batches of at most `size`, filled up with empty sets.
+
+        The real sets are shared out evenly: a last batch with the one or two sets left over would
+        take a whole step of the optimiser on a handful of cells.
+        """
+        parts = np.array_split(np.arange(len(self)), -(-len(self) // size)) if len(self) else []
+        return [self.take(part)._filled(size) for part in parts]
+
+    def _filled(self, size: int) -> "SetPlan":
+        """The sets and as many empty ones as make `size`."""
+        columns = [getattr(self, f.name) for f in fields(self)]
+        missing = size - len(self)
+        return SetPlan(
+            *(np.concatenate([c, np.zeros((missing, *c.shape[1:]), c.dtype)]) for c in columns)
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class PlanBuilder:
         seed: int,
     ):
         self.groups = tuple(groups)
-        self.control_groups = tuple(control_groups) if control_fraction else ()
+        self.control_groups = tuple(control_groups if control_fraction else ())
         self.cell_set_len = cell_set_len
         self.resample = resample
         self.control_fraction = control_fraction
@@ -95,12 +100,11 @@ class PlanBuilder:
 
     def epoch(self, epoch: int) -> SetPlan:
         """All sets of one epoch, in random order."""
-        rng = np.random.default_rng([self.seed, TRAINING, epoch])
-        return self._plan(rng)
+        return self._plan(stream(self.seed, Use.TRAINING, epoch))
 
     def fixed(self) -> SetPlan:
         """The validation sets: the same whenever they are asked for."""
-        return self._plan(np.random.default_rng([self.seed, VALIDATION]))
+        return self._plan(stream(self.seed, Use.VALIDATION))
 
     def sets_per_epoch(self) -> int:
         """How many sets an epoch holds."""
@@ -125,8 +129,14 @@ class PlanBuilder:
         ]
         rows += self._control_rows(self._n_control_sets(len(rows)), rng)
         order = rng.permutation(len(rows))
+        if not rows:
+            return self._empty()
         columns = zip(*(rows[i] for i in order), strict=True)
         return SetPlan(*(np.stack(column) for column in columns))
+
+    def _empty(self) -> SetPlan:
+        cells, sets = np.zeros((0, self.cell_set_len), np.int32), np.zeros(0, np.int32)
+        return SetPlan(cells, cells.astype(bool), cells, cells.astype(bool), sets, sets)
 
     def _control_rows(self, n: int, rng: np.random.Generator) -> list[tuple]:
         """Control-to-control sets: disjoint halves of a control group, by group size."""
@@ -172,7 +182,7 @@ def prediction_sets(
     Returns:
         int32 positions and mask, each `[sets, cell_set_len]`.
     """
-    rng = np.random.default_rng([seed, PREDICTION])
+    rng = stream(seed, Use.PREDICTION)
     parts = np.array_split(rng.permutation(controls), max(1, -(-len(controls) // cell_set_len)))
     index = np.zeros((len(parts), cell_set_len), dtype=np.int32)
     mask = np.zeros(index.shape, dtype=bool)

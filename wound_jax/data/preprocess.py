@@ -6,18 +6,20 @@ takes log(1 + x), through scanpy; `n_hvg` keeps the most variable genes of the t
 brought to the same genes **by name**.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import anndata as ad
 import numpy as np
-import scipy.sparse as sp
+import pandas as pd
 
-from wound_jax.data.source import Matrix
+from wound_jax.data.source import Matrix, n_columns
 from wound_jax.errors import UserError
 
 TARGET_SUM = 1e4
-_CHECKED_CELLS = 2_000
+# Values looked at together, so that a check needs little memory beside the matrix.
+_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -40,34 +42,49 @@ class Preprocessing:
         """Brings cells to the model's genes and scale.
 
         Args:
-            values: `[cells, len(var_names)]`, raw counts or log values as `kind` expects.
+            values: `[cells, len(var_names)]`, raw counts or log values as `kind` expects; left as
+                they are.
             var_names: the genes of its columns.
-            missing: "error", or "zero" to fill model genes that are absent with zeros.
+            missing: "error", or "zero" to count absent genes as zeros.
 
         Returns:
-            float32 `[cells, genes]` in the order of `self.genes`, and the absent genes.
+            float32 `[cells, genes]` in the order of `self.genes` (`values` itself where it is that
+            already), and the absent genes.
 
         Raises:
             UserError: the scale is not the expected one, a gene is named twice, or one is missing.
         """
         check_scale(values, self.kind)
         column = _columns(var_names)
-        absent = [gene for gene in self.genes if gene not in column]
-        if absent and missing != "zero":
-            raise UserError(
-                f"{len(absent)} of the model's {len(self.genes)} genes are missing from the data "
-                f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}); give a file that "
-                "has them, or fill them with zeros by --missing zero."
-            )
-        # The totals are taken over the genes that the training file had, so that a file with more
-        # genes gives the same values.
-        present = [gene for gene in self.normalisation_genes if gene in column]
-        if len(present) < len(column) or present != list(column):
-            values = values[:, [column[gene] for gene in present]]
+        absent = self._absent(column, missing)
         if self.kind == "log1p_cp10k":
-            values = _log1p_cp10k(values)
-        place = {gene: i for i, gene in enumerate(present)}
-        return _select(values, [place.get(gene, -1) for gene in self.genes]), absent
+            # The totals are taken over the genes that the training file had, so that a file with
+            # more genes gives the same values.
+            present = [gene for gene in self.normalisation_genes if gene in column]
+            taken = _take(values, np.array([column[gene] for gene in present]))
+            values = _log1p_cp10k(taken, owned=taken is not values)
+            column = {gene: i for i, gene in enumerate(present)}
+        return _dense(values, np.array([column.get(gene, -1) for gene in self.genes])), absent
+
+    def _absent(self, column: dict[str, int], missing: str) -> list[str]:
+        """The genes that a file lacks. A cell's total needs all it was taken over in training."""
+        summed = self.normalisation_genes if self.kind == "log1p_cp10k" else ()
+        absent = [gene for gene in dict.fromkeys((*self.genes, *summed)) if gene not in column]
+        named = f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+        if not any(gene in column for gene in self.genes):
+            raise UserError(
+                f"the data have none of the model's {len(self.genes)} genes (such as {named}); "
+                "var_names have to be names of the same kind as in training."
+            )
+        if absent and missing != "zero":
+            of_model = len(set(absent) & set(self.genes))
+            raise UserError(
+                f"{len(absent)} genes of the training file are missing from the data ({named}): "
+                f"{of_model} of the {len(self.genes)} that the model reads, the others part of "
+                "each cell's total. Give a file that has them, or count them as zeros by "
+                "--missing zero."
+            )
+        return absent
 
 
 # A run on an embedding without a gene decoder knows no genes.
@@ -84,7 +101,8 @@ def fit_preprocessing(
         var_names: names of the genes.
         training: positions of the cells that may be looked at.
         kind: "none" or "log1p_cp10k".
-        n_hvg: how many of the most variable genes to keep; None keeps all.
+        n_hvg: how many of the most variable genes to keep, in the order of the file; None keeps
+            all.
 
     Raises:
         UserError: the scale is not the expected one, a gene is named twice, or there are too few.
@@ -98,38 +116,50 @@ def fit_preprocessing(
             raise UserError(f"data.n_hvg={n_hvg}, but the data have {len(names)} genes.")
         log_values = values[training]
         if kind == "log1p_cp10k":
-            log_values = _log1p_cp10k(log_values)
-        genes = tuple(np.asarray(names)[_highly_variable(log_values, n_hvg)])
+            log_values = _log1p_cp10k(log_values, owned=True)
+        genes = tuple(names[i] for i in _highly_variable(log_values, n_hvg))
     return Preprocessing(kind=kind, genes=genes, normalisation_genes=names)
 
 
 def check_scale(values: Matrix, kind: str) -> None:
-    """Refuses counts where log values are expected, and the reverse.
+    """Refuses counts where log values are expected, and the reverse. All cells are looked at.
+
+    Args:
+        values: `[cells, genes]`.
+        kind: "none" expects log values, "log1p_cp10k" counts.
 
     Raises:
         UserError: naming what was found and the setting that fits it.
     """
-    sample = values[:_CHECKED_CELLS]
-    data = np.asarray(sample.data if sp.issparse(sample) else sample)
-    if data.size and not np.isfinite(data).all():
-        raise UserError("the expression matrix holds NaN or infinite values; clean the file first.")
-    counts = bool(data.size) and bool((data == np.round(data)).all()) and data.max() > 1
-    if kind == "none" and counts:
+    low, high, odd = 0.0, 0.0, None
+    for block in _blocks(values):
+        if not np.isfinite(block).all():
+            raise UserError("the expression matrix holds NaN or infinite values; clean the file.")
+        low, high = min(low, block.min()), max(high, block.max())
+        if odd is None:
+            other = block[block != np.rint(block)]
+            odd = other[0] if other.size else None
+    if kind == "none" and odd is None and high > 1:
         raise UserError(
-            f"the expression matrix holds integer counts (up to {data.max():g}), but "
+            f"the expression matrix holds integer counts (up to {high:g}), but "
             "data.preprocess=none expects log-normalised values; set data.preprocess=log1p_cp10k."
         )
-    if kind == "log1p_cp10k" and not counts:
+    if kind == "log1p_cp10k" and (odd is not None or low < 0):
         raise UserError(
             "data.preprocess=log1p_cp10k expects integer counts, but the expression matrix holds "
-            f"other values (e.g. {_non_integer_example(data)}); set data.preprocess=none if they "
-            "are log-normalised already, or name the counts by data.input=layers/NAME."
+            f"other values (such as {low if odd is None else odd:g}); set data.preprocess=none if "
+            "they are log-normalised already, or name the counts by data.input=layers/NAME."
         )
 
 
-def _non_integer_example(data: np.ndarray) -> str:
-    odd = data[data != np.round(data)]
-    return f"{odd.flat[0]:g}" if odd.size else "no value above 1"
+def _blocks(values: Matrix) -> Iterator[np.ndarray]:
+    """The stored values of a matrix, one flat block after the other; none of them empty."""
+    if isinstance(values, np.ndarray):
+        rows = max(1, _BLOCK // max(1, n_columns(values)))
+        parts = (values[i : i + rows].ravel() for i in range(0, len(values), rows))
+    else:
+        parts = (values.data[i : i + _BLOCK] for i in range(0, values.nnz, _BLOCK))
+    return (part for part in parts if part.size)
 
 
 def _columns(names: Sequence[str]) -> dict[str, int]:
@@ -144,31 +174,53 @@ def _columns(names: Sequence[str]) -> dict[str, int]:
     return column
 
 
-def _log1p_cp10k(counts: Matrix) -> Matrix:
-    """log(1 + 10,000 x / total of the cell)."""
+def _log1p_cp10k(counts: Matrix, *, owned: bool) -> Matrix:
+    """log(1 + 10,000 x / total of the cell); `counts` are overwritten only if they are `owned`."""
     import scanpy as sc
 
-    cells = ad.AnnData(counts.astype(np.float32))
+    cells = ad.AnnData(counts.astype(np.float32, copy=not owned))
     sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
     sc.pp.log1p(cells)
-    return cells.X
+    return cast(Matrix, cells.X)
 
 
 def _highly_variable(log_values: Matrix, n_hvg: int) -> np.ndarray:
-    """Which genes vary most, boolean `[genes]`, in scanpy's `seurat` flavour."""
+    """Positions of the genes that vary most, ascending, by scanpy's `seurat` dispersions.
+
+    scanpy's own cut keeps all genes that tie with the last one, and fewer than asked for where
+    too few vary; here there are `n_hvg` of them, the first in the file where they tie.
+    """
     import scanpy as sc
 
-    cells = ad.AnnData(log_values.astype(np.float32))
-    found = sc.pp.highly_variable_genes(cells, n_top_genes=n_hvg, flavor="seurat", inplace=False)
-    return found["highly_variable"].to_numpy()
+    cells = ad.AnnData(log_values.astype(np.float32, copy=False))
+    found = cast(pd.DataFrame, sc.pp.highly_variable_genes(cells, flavor="seurat", inplace=False))
+    varying = found["dispersions"].notna().to_numpy()
+    if varying.sum() < n_hvg:
+        raise UserError(
+            f"data.n_hvg={n_hvg}, but only {varying.sum()} genes vary in the training cells; "
+            "lower it."
+        )
+    spread = found["dispersions_norm"].fillna(-np.inf).to_numpy()
+    return np.sort(np.lexsort((-spread, ~varying))[:n_hvg])
 
 
-def _select(values: Matrix, columns: list[int]) -> np.ndarray:
-    """float32 `[cells, len(columns)]`; column -1 is zeros."""
-    index = np.asarray(columns)
-    in_place = len(index) == values.shape[1] and (index == np.arange(len(index))).all()
-    chosen = values if in_place else values[:, np.maximum(index, 0)]
-    dense = chosen.toarray() if sp.issparse(chosen) else np.array(chosen)
-    dense = np.ascontiguousarray(dense, dtype=np.float32)
-    dense[:, index < 0] = 0.0
+def _take(values: Matrix, index: np.ndarray) -> Matrix:
+    """Columns of a matrix by position: the matrix itself where these are all, in order.
+
+    Position -1 gives the last column, for the caller to blank.
+    """
+    if len(index) == n_columns(values) and (index == np.arange(len(index))).all():
+        return values
+    # np.take keeps rows contiguous, which `values[:, index]` does not.
+    return np.take(values, index, axis=1) if isinstance(values, np.ndarray) else values[:, index]
+
+
+def _dense(values: Matrix, index: np.ndarray) -> np.ndarray:
+    """float32 `[cells, len(index)]`; column -1 is zeros."""
+    taken = _take(values, index)
+    if not isinstance(taken, np.ndarray):
+        taken = taken.astype(np.float32, copy=False).toarray()
+    dense = np.ascontiguousarray(taken, dtype=np.float32)
+    if (index < 0).any():
+        dense[:, index < 0] = 0.0
     return dense

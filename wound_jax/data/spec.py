@@ -1,12 +1,15 @@
-"""What a trained model needs to know of its data, to meet other cells: stored with every checkpoint."""
+"""What a trained model needs to know of its data to meet other cells; stored with checkpoints."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from wound_jax.data.annotations import Annotations
+from wound_jax.data.groups import Group
 from wound_jax.data.preprocess import Preprocessing
+from wound_jax.data.scalars import ScalarColumn
 from wound_jax.data.vocabulary import Vocabulary
 
 
@@ -20,11 +23,12 @@ class DataSpec:
         input_width: number of input features.
         preprocessing: how expression is brought to the model's genes and scale.
         control: the control condition.
-        perturbations: all conditions, the control included.
+        perturbations: conditions that were trained on, the control included.
         cell_types: cell types whose treated cells were trained on.
-        timepoints: timepoints of the training cells.
-        animals: animals of the training cells.
+        timepoints: timepoints of the training sets.
+        animals: animals whose cells are controls in training sets.
         non_negative: whether the output space holds no negative value.
+        scalars: scalar features of the control cells that the model is given.
     """
 
     input: str
@@ -37,6 +41,7 @@ class DataSpec:
     timepoints: Vocabulary
     animals: Vocabulary
     non_negative: bool
+    scalars: tuple[ScalarColumn, ...] = ()
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -54,23 +59,29 @@ class DataSpec:
         p = values.pop("preprocessing")
         for name in ("perturbations", "cell_types", "timepoints", "animals"):
             values[name] = Vocabulary(tuple(values[name]["names"]))
-        preprocessing = Preprocessing(
-            p["kind"], tuple(p["genes"]), tuple(p["normalisation_genes"])
-        )
+        values["scalars"] = tuple(ScalarColumn(**column) for column in values["scalars"])
+        preprocessing = Preprocessing(p["kind"], tuple(p["genes"]), tuple(p["normalisation_genes"]))
         return cls(preprocessing=preprocessing, **values)
 
 
-def vocabularies(annotations: Annotations, treated: np.ndarray, training: np.ndarray) -> dict:
-    """The vocabularies of a spec.
+def vocabularies(
+    annotations: Annotations, control: str, groups: Sequence[Group], pairs: Sequence[Group]
+) -> dict[str, Vocabulary]:
+    """The vocabularies of a spec: labels that training sets show to the model, and no others.
+
+    A label that only cells outside those sets carry (the day of shared controls, in a split by
+    day) would get a code whose embedding nothing trains; it is unseen instead.
 
     Args:
         annotations: labels of all cells.
-        treated: positions of the treated training cells.
-        training: positions of all training cells.
+        control: the control condition.
+        groups: the treated training groups.
+        pairs: the groups of control-to-control sets; empty where there are none.
     """
+    drawn = [*(group.controls for group in groups), *(group.targets for group in pairs)]
     return {
-        "perturbations": Vocabulary.of(annotations.condition),
-        "cell_types": Vocabulary.of(annotations.cell_type[treated]),
-        "timepoints": Vocabulary.of(annotations.timepoint[training]),
-        "animals": Vocabulary.of(annotations.animal[training]),
+        "perturbations": Vocabulary.of([control, *(group.condition for group in groups)]),
+        "cell_types": Vocabulary.of(group.cell_type for group in groups),
+        "timepoints": Vocabulary.of(group.timepoint for group in (*groups, *pairs)),
+        "animals": Vocabulary.of(annotations.animal[np.unique(np.concatenate(drawn))]),
     }

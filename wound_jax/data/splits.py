@@ -5,13 +5,14 @@ one is one more function under `@split_kind`. Whether the control cells of held-
 used in training is decided once, for all kinds, by `split.controls`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from wound_jax.config.schema import SplitConfig
 from wound_jax.data.annotations import Annotations
+from wound_jax.data.streams import Use, stream
 from wound_jax.errors import UserError, unknown_name
 
 PARTS = ("train", "val", "test")
@@ -22,7 +23,7 @@ SplitKind = Callable[[Annotations, np.ndarray, SplitConfig], np.ndarray]
 _KINDS: dict[str, SplitKind] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """The parts of a data set, as positions of cells.
 
@@ -93,11 +94,10 @@ def split_kind(name: str) -> Callable[[SplitKind], SplitKind]:
 def _random(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
     """Cells at random, stratified by type, timepoint and condition: leaky, animals on all sides."""
     role = np.full(len(annotations), TRAIN, dtype=np.int8)
-    rng = np.random.default_rng(config.seed)
-    strata = np.char.add(np.char.add(_codes(annotations.cell_type), _codes(annotations.timepoint)),
-                         _codes(annotations.condition))
-    for stratum in np.unique(strata):
-        cells = rng.permutation(np.flatnonzero(strata == stratum))
+    rng = stream(config.seed, Use.SPLIT_TEST)
+    strata = annotations.positions_by(("cell_type", "timepoint", "condition"))
+    for _, stratum in sorted(strata.items()):
+        cells = rng.permutation(stratum)
         n_test = round(config.test_fraction * len(cells))
         n_val = round(config.val_fraction * len(cells))
         role[cells[:n_test]] = TEST
@@ -107,7 +107,7 @@ def _random(annotations: Annotations, treated: np.ndarray, config: SplitConfig) 
 
 @split_kind("animal")
 def _animal(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
-    """Whole animals. Chosen by seed within each design cell (conditions and timepoints it has)."""
+    """Whole animals."""
     test, val = _choose_animals(annotations, config)
     return _held_out(annotations.animal, test, val)
 
@@ -128,20 +128,22 @@ def _cell_type(annotations: Annotations, treated: np.ndarray, config: SplitConfi
 def _few_shot(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
     """Whole cell types, but for a fraction of their cells that stays in training."""
     role = _held_out_label(annotations.cell_type, treated, config)
-    rng = np.random.default_rng(config.seed)
-    for cell_type in config.test or ():
+    rng = stream(config.seed, Use.FEW_SHOT)
+    for cell_type in sorted(set(config.test or ())):
         for arm in (treated, ~treated):
             cells = np.flatnonzero(arm & (annotations.cell_type == cell_type))
-            role[rng.permutation(cells)[: round(config.fewshot_fraction * len(cells))]] = TRAIN
+            role[rng.permutation(cells)[: _some(config.fewshot_fraction, len(cells))]] = TRAIN
     return role
 
 
 def _held_out_label(labels: np.ndarray, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
     """Cells that carry held-out labels; without `split.val`, treated validation cells at random."""
-    test = config.test or _choose(sorted(set(labels[treated])), config.test_fraction, config.seed)
+    test = config.test
+    if test is None:
+        test = _choose(sorted(set(labels[treated]) - set(config.val or ())), config)
     role = _held_out(labels, test, config.val or ())
     if config.val is None:
-        rng = np.random.default_rng([config.seed, VAL])
+        rng = stream(config.seed, Use.SPLIT_VAL)
         rest = treated & (role == TRAIN)
         for label in sorted(set(labels[rest])):
             cells = rng.permutation(np.flatnonzero(rest & (labels == label)))
@@ -149,69 +151,103 @@ def _held_out_label(labels: np.ndarray, treated: np.ndarray, config: SplitConfig
     return role
 
 
-def _held_out(labels: np.ndarray, test: tuple[str, ...], val: tuple[str, ...]) -> np.ndarray:
+def _held_out(labels: np.ndarray, test: Sequence[str], val: Sequence[str]) -> np.ndarray:
     """Roles by label; everything that is not named trains."""
     for name in (*test, *val):
         if name not in labels:
             raise unknown_name("held-out value in split.test or split.val", name, set(labels))
-    if set(test) & set(val):
-        raise UserError(f"{sorted(set(test) & set(val))} is in split.test and in split.val.")
+    both = ", ".join(sorted(set(test) & set(val)))
+    if both:
+        raise UserError(f"{both}: named in split.test and in split.val; name each in one of them.")
     role = np.full(len(labels), TRAIN, dtype=np.int8)
     role[np.isin(labels, val)] = VAL
     role[np.isin(labels, test)] = TEST
     return role
 
 
-def _choose(names: list[str], fraction: float, seed: int) -> tuple[str, ...]:
-    """A seeded choice of at least one name, leaving at least one."""
-    n = min(max(1, round(fraction * len(names))), len(names) - 1)
-    chosen = np.random.default_rng(seed).permutation(len(names))[:n]
-    return tuple(names[i] for i in sorted(chosen))
+def _choose(names: list[str], config: SplitConfig) -> tuple[str, ...]:
+    """A seeded choice of test labels."""
+    order = stream(config.seed, Use.SPLIT_TEST).permutation(len(names))
+    return tuple(sorted(names[i] for i in order[: _some(config.test_fraction, len(names))]))
 
 
 def _choose_animals(
     annotations: Annotations, config: SplitConfig
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The held-out animals: as named, or some of each design cell, so that each day is tested."""
-    named = {*(config.test or ()), *(config.val or ())}
-    rng = np.random.default_rng(config.seed)
+    """The held-out animals: as named, or chosen by seed.
+
+    Test animals come from each design cell, so that each day is tested. Validation animals come
+    from as few days as their fraction allows, all conditions of a day together: animals are few,
+    and each one that only chooses a checkpoint is one less to learn from.
+    """
+    rng = stream(config.seed, Use.SPLIT_TEST)
     test, val = list(config.test or ()), list(config.val or ())
-    for animals in _design_cells(annotations, named):
+    design = _design_cells(annotations, {*test, *val})
+    days: dict[tuple[str, ...], list[list[str]]] = {}
+    for timepoints, animals in design:
         left = [animals[i] for i in rng.permutation(len(animals))]
-        if config.test is None:
-            n_test = _some(config.test_fraction, left)
-            test, left = test + left[:n_test], left[n_test:]
-        if config.val is None:
-            val += left[: _some(config.val_fraction, left)]
+        n_test = _some(config.test_fraction, len(left)) if config.test is None else 0
+        test += left[:n_test]
+        days.setdefault(timepoints, []).append(left[n_test:])
+    if config.val is None:
+        val += _validation_animals(days, config, sum(len(animals) for _, animals in design))
     return tuple(test), tuple(val)
 
 
-def _design_cells(annotations: Annotations, but: set[str]) -> list[list[str]]:
-    """Animals that have the same conditions and timepoints, together."""
+def _validation_animals(
+    days: dict[tuple[str, ...], list[list[str]]], config: SplitConfig, total: int
+) -> list[str]:
+    """One animal of each condition, day by day, until the fraction is reached; one stays to train.
+
+    Days with all conditions come first, and of these the ones with most animals.
+    """
+    wanted = max(1, round(config.val_fraction * total)) if config.val_fraction else 0
+    least = {day: min(len(animals) for animals in cells) for day, cells in days.items()}
+    fullest = sorted(days, key=lambda day: (-len(days[day]), -least[day]))
+    chosen: list[str] = []
+    for place in range(max(least.values(), default=0) - 1):
+        for day in fullest:
+            if place < least[day] - 1 and len(chosen) < wanted:
+                chosen += [animals[place] for animals in days[day]]
+    return chosen
+
+
+def _design_cells(
+    annotations: Annotations, but: set[str]
+) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Animals that have the same conditions and timepoints together, with these timepoints."""
+    profiles: dict[str, list[tuple[str, ...]]] = {}
+    for animal, *profile in sorted(annotations.positions_by(("animal", "condition", "timepoint"))):
+        if animal not in but:
+            profiles.setdefault(animal, []).append(tuple(profile))
     design: dict[tuple, list[str]] = {}
-    for animal in sorted(set(annotations.animal) - but):
-        cells = annotations.take(annotations.animal == animal)
-        profile = tuple(sorted(set(zip(cells.condition, cells.timepoint, strict=True))))
-        design.setdefault(profile, []).append(animal)
-    return [design[profile] for profile in sorted(design)]
+    for animal, profile in profiles.items():
+        design.setdefault(tuple(profile), []).append(animal)
+    return [
+        (tuple(sorted({timepoint for _, timepoint in profile})), design[profile])
+        for profile in sorted(design)
+    ]
 
 
-def _some(fraction: float, names: list[str]) -> int:
-    """At least one of the names where that leaves one."""
-    return max(1, round(fraction * len(names))) if len(names) > 1 else 0
+def _some(fraction: float, n: int) -> int:
+    """A fraction of n things, but at least one, and one less than all; none of a single one.
+
+    A fraction of 0 asks for none.
+    """
+    return min(max(1, round(fraction * n)), n - 1) if fraction and n > 1 else 0
 
 
 def _controls(treated: np.ndarray, role: np.ndarray, part: int, held_out: bool) -> np.ndarray:
-    """The control cells a part may draw from: its own where it has any, else training's."""
+    """The control cells a part may draw from: its own where it has any, else training's.
+
+    A part without treated cells needs none.
+    """
     control = ~treated
     own = control & (role == part)
     if part == TRAIN:
         return np.flatnonzero(own if held_out else control)
+    if not (treated & (role == part)).any():
+        return np.zeros(0, dtype=int)
     if own.any():
         return np.flatnonzero(own)
     return np.flatnonzero(control & (role == TRAIN) if held_out else control)
-
-
-def _codes(labels: np.ndarray) -> np.ndarray:
-    """Labels as fixed-width text, so that they can be joined into one stratum key."""
-    return np.char.add(labels.astype(str), "\x1f")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wound_jax.config.schema import EvaluationConfig
+from wound_jax.data.days import day_of
 from wound_jax.data.groups import Group, timepoint_or_none
 from wound_jax.data.prepare import CellTable, PreparedData, plan_group
 from wound_jax.data.spec import DataSpec
@@ -136,8 +137,11 @@ def predict_strata(
     animals = spec.animals.encode(table.annotations.animal)
     groups = [group for stratum in strata for group in stratum.groups]
     planned = [plan_group(group, spec) for group in groups]
-    requests = [Request(p.group.controls, p.perturbation, p.timepoint) for p in planned]
-    predicted = iter(predictor.predict(table.features, animals, requests))
+    requests = [
+        Request(p.group.controls, p.perturbation, p.timepoint, day_of(p.group.timepoint))
+        for p in planned
+    ]
+    predicted = iter(predictor.predict(table.features, animals, requests, table.scalars))
     return [np.concatenate([next(predicted) for _ in stratum.groups]) for stratum in strata]
 
 

@@ -136,9 +136,7 @@ def make_residual(config: MhcConfig, hidden: int, layers: int, *, rngs: nnx.Rngs
     return kind(config, hidden, layers, rngs=rngs)
 
 
-def watch(
-    residual: Residual, stream: Any, maps: Maps, mask: CellMask
-) -> dict[str, Scalar]:
+def watch(residual: Residual, stream: Any, maps: Maps, mask: CellMask) -> dict[str, Scalar]:
     """The residual's figures for the log, without a gradient."""
     figures = residual.diagnostics(stream, maps, mask)
     return {f"mhc/{name}": jax.lax.stop_gradient(jnp.asarray(v)) for name, v in figures.items()}

@@ -19,6 +19,7 @@ from wound_jax.arrays import CellFeatures, CellGenes, HostOrDevice, Scalar
 from wound_jax.config.schema import ModelConfig
 from wound_jax.models.backbones import backbone_family
 from wound_jax.models.backbones.base import Backbone
+from wound_jax.models.conditioning import DayEncoder, ScalarEncoder
 from wound_jax.models.decoder import GeneDecoder
 from wound_jax.models.layers import Embedding, MultilayerPerceptron, linear
 from wound_jax.models.lora import attach_adapters
@@ -34,6 +35,7 @@ class ModelDims:
         animals: number of training animals (for the batch embedding).
         timepoints: number of training timepoints (for the timepoint embedding).
         genes: width of the gene decoder's output; 0 where there is none.
+        scalars: number of scalar features of the control cells.
         non_negative: whether the predicted space holds no negative value.
     """
 
@@ -42,6 +44,7 @@ class ModelDims:
     animals: int = 0
     timepoints: int = 0
     genes: int = 0
+    scalars: int = 0
     non_negative: bool = False
 
 
@@ -56,6 +59,8 @@ class SetInputs:
         perturbation: code of the condition to predict.
         timepoint: code of the day, -1 where unseen in training.
         animal: code of each control cell's animal, -1 where unseen in training.
+        day: the day as a number; NaN where the timepoint names none.
+        scalars: scalar features of the control cells, standardised.
     """
 
     control: Float[HostOrDevice, "sets cells dims"]
@@ -63,6 +68,8 @@ class SetInputs:
     perturbation: Int[HostOrDevice, "sets"]
     timepoint: Int[HostOrDevice, "sets"]
     animal: Int[HostOrDevice, "sets cells"]
+    day: Float[HostOrDevice, "sets"] | None = None
+    scalars: Float[HostOrDevice, "sets cells scalars"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -94,8 +101,15 @@ class SetTransformer(nnx.Module):
         self.control_encoder = linear(dims.features, hidden, dtype=dtype, rngs=rngs)
         if config.batch_embedding:
             self.animal_embedding = Embedding(dims.animals, hidden, rngs=rngs)
-        if config.timepoint_embedding:
+        if config.timepoint_embedding == "categorical":
             self.timepoint_embedding = Embedding(dims.timepoints, hidden, rngs=rngs)
+        if config.timepoint_embedding == "continuous":
+            self.timepoint_embedding = DayEncoder(hidden, dtype=dtype, rngs=rngs)
+        if config.scalars.enable:
+            weight = config.scalars.initial_weight
+            self.scalar_encoder = ScalarEncoder(
+                dims.scalars, hidden, weight, dtype=dtype, rngs=rngs
+            )
         self.backbone = _build_backbone(config, dtype, rngs)
         self.project_out = MultilayerPerceptron(
             hidden, hidden, dims.features, depth=config.decoder_layers, **mlp
@@ -110,7 +124,8 @@ class SetTransformer(nnx.Module):
             config.output_activation == "auto" and dims.non_negative
         )
         self.batch_embedding = config.batch_embedding
-        self.use_timepoint = config.timepoint_embedding
+        self.time = config.timepoint_embedding
+        self.use_scalars = config.scalars.enable
         self.decode = config.decoder.enable
 
     def __call__(self, inputs: SetInputs, rngs: nnx.Rngs | None = None) -> Prediction:
@@ -125,6 +140,9 @@ class SetTransformer(nnx.Module):
             cells = inputs.control + cells
         if self.rectify:
             cells = jax.nn.relu(cells)
+        if self.use_scalars:
+            weight = jax.lax.stop_gradient(self.scalar_encoder.weight_scale[...])
+            diagnostics = {**diagnostics, "scalar_weight": weight}
         genes = self.gene_decoder(cells, rngs).astype(jnp.float32) if self.decode else None
         return Prediction(cells=cells, genes=genes, diagnostics=diagnostics)
 
@@ -134,8 +152,11 @@ class SetTransformer(nnx.Module):
         """The sum of everything a set is told beside its cells."""
         one_hot = jax.nn.one_hot(inputs.perturbation, self.n_perturbations)
         x = self.perturbation_encoder(one_hot, rngs)[:, None, :]
-        if self.use_timepoint:
-            x = x + self.timepoint_embedding(inputs.timepoint)[:, None, :]
+        if self.time != "none":
+            moment = inputs.timepoint if self.time == "categorical" else inputs.day
+            x = x + self.timepoint_embedding(moment)[:, None, :]
+        if self.use_scalars:
+            x = x + self.scalar_encoder(inputs.scalars)
         if self.batch_embedding:
             x = x + self.animal_embedding(inputs.animal)
         return x

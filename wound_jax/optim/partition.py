@@ -17,10 +17,10 @@ from wound_jax.arrays import Parameters
 FROZEN = "frozen"
 
 _HEADS = (
-    r"^(perturbation_encoder|control_encoder|animal_embedding|timepoint_embedding|project_out"
-    r"|gene_decoder)\."
+    r"^(perturbation_encoder|control_encoder|animal_embedding|timepoint_embedding|scalar_encoder"
+    r"|project_out|gene_decoder)\."
 )
-_OFFSET = r"\.(bias|scale)$"
+_OFFSET = r"\.(bias|scale|weight_scale)$"
 
 
 def _rules(lora: bool) -> list[tuple[str, str]]:

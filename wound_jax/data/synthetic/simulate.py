@@ -66,7 +66,8 @@ class SyntheticWound:
         adata: the measured cells. `X` log1p of counts per 10,000 (CSR float32), `layers` counts,
             spliced, unspliced (CSR, whole numbers as float32) and velocity (change of `X` per day
             without noise, float32, NaN outside `var["velocity_genes"]`); `obs` condition,
-            cell_types_simple_short, timepoint, mouse_id, n_counts, velocity_confidence;
+            cell_types_simple_short, timepoint, mouse_id, n_counts, velocity_confidence,
+            velocity_magnitude, velocity_pseudotime;
             `obsm["X_state_baseline"]` float32; `uns["wound_jax_synthetic"]` the configuration.
         truth: the counterfactual of the control cells and the true effect.
     """
@@ -102,7 +103,7 @@ def simulate(config: SyntheticConfig) -> SyntheticWound:
             )
     origin = {"wound_jax_synthetic": {**config.model_dump(), "note": NOTE}}
     labels = _labels(cells)
-    adata = _assemble_measured(labels, lab, measured, origin)
+    adata = _assemble_measured(labels, cells, lab, measured, origin)
     truth = _assemble_truth(labels.loc[sham], cells.take(sham), lab, counterfactual, origin)
     return SyntheticWound(adata, truth)
 
@@ -183,18 +184,29 @@ def _labels(cells: Cells) -> pd.DataFrame:
     )
 
 
-def _assemble_measured(labels: pd.DataFrame, lab: _Lab, rows: Rows, origin: dict) -> ad.AnnData:
-    counts = rows.take("counts")
+def _pseudotime(cells: Cells) -> Float[np.ndarray, " cells"]:
+    """Where each cell stands on the time course, from 0 (first of all cells) to 1 (last)."""
+    time = cells.time
+    return ((time - time.min()) / (time.max() - time.min())).astype(np.float32)
+
+
+def _assemble_measured(
+    labels: pd.DataFrame, cells: Cells, lab: _Lab, rows: Rows, origin: dict
+) -> ad.AnnData:
+    counts, velocity = rows.take("counts"), rows.take("velocity")
     obs = labels.assign(
         n_counts=np.asarray(counts.sum(axis=1)).ravel().astype(np.float32),
         velocity_confidence=rows.take("confidence"),
+        velocity_magnitude=np.sqrt(np.nansum(np.square(velocity), axis=1)),
+        velocity_pseudotime=_pseudotime(cells),
     )
     var = pd.DataFrame(
         {"velocity_genes": lab.velocity_genes}, index=pd.Index(lab.tissue.programs.genes)
     )
     adata = ad.AnnData(X=rows.take("X"), obs=obs, var=var, uns=origin)
     adata.layers["counts"] = counts
-    for name in ("spliced", "unspliced", "velocity"):
+    adata.layers["velocity"] = velocity
+    for name in ("spliced", "unspliced"):
         adata.layers[name] = rows.take(name)
     adata.obsm[EMBEDDING_KEY] = rows.take(EMBEDDING_KEY)
     return adata

@@ -1,8 +1,8 @@
 """What all backbones share: a list of residual sublayers and a final norm.
 
 Each sublayer F (attention and perceptron alternate; each holds its own pre-norm) is joined to the
-residual, plainly as `x <- x + F(x)` or by mHC (`wound_jax.models.residual`), then the norm. A family says which sublayers and norm it uses and which of its
-projections LoRA adapts.
+residual, plainly as `x <- x + F(x)` or by mHC (`wound_jax.models.residual`); the norm ends the stack.
+A family says which sublayers and norm it uses and which of its projections LoRA adapts.
 """
 
 from collections.abc import Callable
