@@ -95,7 +95,7 @@ def test_a_set_key_whose_switch_is_off_is_an_error(overrides, key, switch, fix):
         "model.lora.enable=true model.lora.r=32 training.lora_b_multiplier=4.0",
         "data.source=synthetic data.synthetic.seed=1",
         "data.path=a.h5ad",
-        "data.input=obsm/A data.genes=layers/counts",
+        "data.input=obsm/A model.decoder.enable=true data.genes=layers/counts",
         "model.kv_heads=2",
         "training.weight_decay=0.1",
         "split.test_fraction=0.2 split.val_fraction=0.2",
@@ -173,7 +173,7 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
     [
         ("data.input=obsm", "data.input=obsm: expected X, layers/NAME or obsm/KEY."),
         (
-            "data.input=obsm/A data.genes=obsm/B",
+            "data.input=obsm/A model.decoder.enable=true data.genes=obsm/B",
             "data.genes=obsm/B: expected a gene matrix, X or layers/NAME.",
         ),
         ("data.match_on=[animal] data.animal_col=", "set data.animal_col=COLUMN or take animal"),
@@ -192,7 +192,7 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
         ),
         ("model.heads=8 model.kv_heads=3", "model.heads=8 is not divisible by model.kv_heads=3"),
         ("model.decoder.enable=true", "data.input=X is a gene matrix already: set data.input=obsm"),
-        ("model.timepoint_embedding=true data.timepoint_col=", "data.timepoint_col is null"),
+        ("model.timepoint_embedding=categorical data.timepoint_col=", "data.timepoint_col is null"),
         ("training.max_epochs=", "training.max_epochs and training.max_steps are both null"),
     ],
 )

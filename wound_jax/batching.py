@@ -155,7 +155,7 @@ def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
 
 def _gather_velocity(store: CellStore, batch: IndexBatch, xp: Any) -> SetVelocity:
     members = batch.control if store.velocity_of == "control" else batch.target
-    dims = store.velocity_dims
+    dims: Any = store.velocity_dims
     return SetVelocity(
         velocity=xp.take(store.velocity, members, axis=0),
         confidence=xp.take(store.confidence, members, axis=0),

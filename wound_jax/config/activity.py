@@ -51,6 +51,11 @@ _EPSILON_KEYS = {
 }
 
 
+def uses_genes(config: RunConfig) -> bool:
+    """Whether a run reads expression: as its input, or for a gene decoder."""
+    return not is_embedding(config.data) or config.model.decoder.enable
+
+
 def has_sinkhorn(config: RunConfig) -> bool:
     """Whether the loss holds a Sinkhorn divergence."""
     return config.loss.name in ("sinkhorn", "combined")
@@ -62,6 +67,11 @@ RULES = (
     Rule("data.synthetic.", "data.source", lambda c: is_synthetic(c.data), "data.source=synthetic"),
     # A gene matrix as input is itself the matrix that the evaluation reads.
     Rule("data.genes", "data.input", lambda c: is_embedding(c.data), "data.input=obsm/KEY"),
+    # An embedding without a decoder needs no genes at all.
+    *(
+        Rule(key, DECODER, lambda c: uses_genes(c), f"{DECODER}=true")
+        for key in ("data.genes", "data.preprocess", "data.n_hvg")
+    ),
     Rule("model.lora.", LORA, lambda c: c.model.lora.enable, f"{LORA}=true"),
     # Named targets are the whole list already.
     Rule(

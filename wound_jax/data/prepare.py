@@ -165,7 +165,7 @@ def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
     velocity = None
     if config.velocity.enable:
         velocity = run_velocity(adata, annotations, spec, config.velocity, config.seed)
-    digest = fingerprint(cells, spec.genes)
+    digest = fingerprint(cells, spec.genes, velocity)
     return PreparedData(cells, split, spec, match_labels(data), digest, velocity)
 
 
@@ -332,8 +332,10 @@ def embedding(values: Matrix, key: str) -> np.ndarray:
     return dense
 
 
-def fingerprint(cells: CellTable, genes: Sequence[str]) -> str:
-    """A digest of the labels, the gene names and the values of all cells, in their order.
+def fingerprint(
+    cells: CellTable, genes: Sequence[str], velocity: VelocityData | None = None
+) -> str:
+    """A digest of the labels, gene names, values and velocities of all cells, in their order.
 
     How a matrix was stored, sparse or dense, makes no difference.
     """
@@ -343,7 +345,8 @@ def fingerprint(cells: CellTable, genes: Sequence[str]) -> str:
     for column in (*columns, genes):
         digest.update(f"{len(column)}\x1e".encode())
         digest.update("\x1f".join(map(str, column)).encode())
-    for values in (cells.features, cells.genes, cells.scalars):
+    drift = (velocity.velocity, velocity.confidence) if velocity is not None else ()
+    for values in (cells.features, cells.genes, cells.scalars, *drift):
         if values is not None:
             digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

@@ -18,6 +18,7 @@ class Use(IntEnum):
     SPLIT_TEST = 3
     SPLIT_VAL = 4
     FEW_SHOT = 5
+    SHUFFLE_VELOCITY = 6
 
 
 def stream(seed: int, use: Use, *key: int) -> np.random.Generator:

@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from wound_jax.data.streams import Use, stream
 from wound_jax.data.velocity.contract import VelocityData
 from wound_jax.errors import UserError
 
@@ -210,7 +211,7 @@ def permute_within(velocity: VelocityData, groups: np.ndarray, seed: int) -> Vel
         groups: [cells], labels.
         seed: the same seed gives the same exchange.
     """
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, Use.SHUFFLE_VELOCITY)
     source = np.arange(len(groups))
     for members in _members(groups):
         source[members] = rng.permutation(members)

@@ -1,7 +1,7 @@
 """What all backbones share: a list of residual sublayers and a final norm.
 
 Each sublayer F (attention and perceptron alternate; each holds its own pre-norm) is joined to the
-residual, plainly as `x <- x + F(x)` or by mHC (`wound_jax.models.residual`); the norm ends the stack.
+residual, plainly as `x <- x + F(x)` or by mHC (`wound_jax.models.residual`); a norm ends the stack.
 A family says which sublayers and norm it uses and which of its projections LoRA adapts.
 """
 
