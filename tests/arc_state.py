@@ -20,10 +20,16 @@ _RULES = [
         lambda m: f"gene_decoder.{('layers', 'norms')[int(m[1]) % 4]}.{int(m[1]) // 4}.",
         True,
     ),
-    (r"^transformer_backbone\.(?:base_model\.model\.)?(?:h|layers)\.(\d+)\.",
-     lambda m: f"backbone.blocks.{m[1]}.", True),
-    (r"^transformer_backbone\.(?:base_model\.model\.)?(?:ln_f|norm)\.",
-     lambda m: "backbone.norm.", False),
+    (
+        r"^transformer_backbone\.(?:base_model\.model\.)?(?:h|layers)\.(\d+)\.",
+        lambda m: f"backbone.blocks.{m[1]}.",
+        True,
+    ),
+    (
+        r"^transformer_backbone\.(?:base_model\.model\.)?(?:ln_f|norm)\.",
+        lambda m: "backbone.norm.",
+        False,
+    ),
 ]
 _BLOCK = {
     "ln_1.": "attention.norm.", "ln_2.": "mlp.norm.", "attn.": "attention.",
@@ -35,8 +41,10 @@ _UNUSED = re.compile(r"\.(wte|wpe|embed_tokens)\.")
 
 def load(folder: Path) -> dict:
     """Arrays of a fixture folder by file, and its config."""
-    files = {name: dict(np.load(folder / f"{name}.npz")) for name in
-             ("state_dict", "inputs", "outputs", "losses", "grads_step0", "train")}
+    files = {
+        name: dict(np.load(folder / f"{name}.npz"))
+        for name in ("state_dict", "inputs", "outputs", "losses", "grads_step0", "train")
+    }
     return {**files, "config": json.loads((folder / "config.json").read_text())}
 
 
@@ -61,7 +69,8 @@ def model_config(config: dict) -> tuple[ModelConfig, ModelDims]:
         output_activation="none" if decoder else "relu",
         lora=LoraConfig(enable=lora["enable"], r=lora["r"], alpha=float(lora["alpha"])),
         decoder=DecoderConfig(
-            enable=decoder is not None, hidden_dims=tuple(decoder["hidden_dims"]) if decoder else (1,)
+            enable=decoder is not None,
+            hidden_dims=tuple(decoder["hidden_dims"]) if decoder else (1,),
         ),
     )
     genes = decoder["gene_dim"] if decoder else 0

@@ -162,7 +162,8 @@ def test_dots_in_a_file_are_refused(write):
         ("data.exclude=[a]", "got [a], expected a mapping, each value a list, each item text."),
         (
             "loss=mse",
-            "got mse, expected a section with the keys name, epsilon, relative_epsilon, blur, scaling, threshold, max_iterations, sinkhorn_weight.",
+            "got mse, expected a section with the keys name, epsilon, relative_epsilon, blur, "
+            "scaling, threshold, max_iterations, sinkhorn_weight.",
         ),
         (
             "data.match_on=[cell, timepoint]",

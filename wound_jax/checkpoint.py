@@ -28,10 +28,11 @@ class Checkpoints:
 
     Args:
         folder: the run folder.
+        create: whether to make the folders of the slots; to read, they need not be there.
     """
 
-    def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+    def __init__(self, folder: Path, *, create: bool = True):
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=create)
         self._managers = {
             slot: ocp.CheckpointManager((folder / "checkpoints" / slot).absolute(), options=options)
             for slot in SLOTS

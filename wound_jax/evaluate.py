@@ -37,16 +37,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", help="run folder")
     parser.add_argument("--part", choices=("test", "val", "train"), default="test")
     parser.add_argument("--input", help="score all treated cells of this h5ad file instead")
-    parser.add_argument("--missing", choices=("error", "zero"), default="error",
-                        help="model genes that --input lacks: refuse, or fill with zeros")
+    parser.add_argument(
+        "--missing",
+        choices=("error", "zero"),
+        default="error",
+        help="model genes that --input lacks: refuse, or fill with zeros",
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--output", help="folder for the results; default RUN/eval or RUN/eval-...")
-    parser.add_argument("overrides", nargs="*", metavar="key=value",
-                        help="changes to split.* and evaluation.*")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to split.* and evaluation.*"
+    )
     return parser
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    if arguments.input and arguments.part != "test":
+        raise UserError(
+            f"--part {arguments.part} is a part of the run's own split, and --input scores all "
+            "treated cells of another file; give one of them."
+        )
     for override in arguments.overrides:
         if not override.startswith(_CHANGEABLE):
             raise UserError(
@@ -61,6 +71,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
+    from wound_jax import provenance
     from wound_jax.data.external import read_external
     from wound_jax.data.prepare import prepare, resplit
     from wound_jax.evaluation.held_out import evaluate, fit_yardstick
@@ -70,16 +81,15 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
 
     loaded = load_run(arguments.run, arguments.checkpoint)
     trained = prepare(loaded.config, loaded.spec)
+    provenance.require_same_data(loaded.folder, trained.fingerprint)
     data = resplit(trained, config.split)
     yardstick = fit_yardstick(data, config.evaluation, config.seed)
     if arguments.input:
-        data = read_external(
-            arguments.input, config.data, loaded.spec, missing=arguments.missing
-        )
-    result, scored = evaluate(
-        loaded.predictor, data, yardstick, config.evaluation, arguments.part
+        data = read_external(arguments.input, config.data, loaded.spec, missing=arguments.missing)
+    result, scored = evaluate(loaded.predictor, data, yardstick, config.evaluation, arguments.part)
+    result["split"]["trained_on"] = (
+        0 if arguments.input else trained.trained_on(data, arguments.part)
     )
-    result["split"]["trained_on"] = 0 if arguments.input else trained.trained_on(data, arguments.part)
     result["run"] = {"folder": str(arguments.run), "step": loaded.step}
     folder = Path(arguments.output) if arguments.output else _default_folder(arguments)
     records = read_metrics(Path(arguments.run))
@@ -98,15 +108,12 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
 
 def _default_folder(arguments: argparse.Namespace) -> Path:
     """RUN/eval for the plain question, a folder of its own for any other."""
-    run = Path(arguments.run)
-    if arguments.input:
-        return run / f"eval-{Path(arguments.input).stem}"
-    if arguments.overrides or arguments.checkpoint != "best":
-        changed = [*arguments.overrides, *([arguments.checkpoint] * (arguments.checkpoint != "best"))]
-        words = "-".join(c.replace("=", "-") for c in changed)
-        safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in words)
-        return run / f"eval-{arguments.part}-{safe}"
-    return run / ("eval" if arguments.part == "test" else f"eval-{arguments.part}")
+    of = Path(arguments.input).stem if arguments.input else arguments.part
+    words = [of, *(["last"] if arguments.checkpoint == "last" else []), *arguments.overrides]
+    if words == ["test"] and not arguments.input:
+        return Path(arguments.run) / "eval"
+    name = "-".join(["eval", *words]).replace("=", "-")
+    return Path(arguments.run) / "".join(c if c.isalnum() or c in "-._" else "_" for c in name)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from wound_jax.checkpoint import Checkpoints
 from wound_jax.config.schema import TrainingConfig
 from wound_jax.data.plan import SetPlan
 from wound_jax.data.spec import DataSpec
+from wound_jax.errors import UserError
+from wound_jax.interruption import HeldInterrupt
 from wound_jax.runlog import RunLog
 from wound_jax.train_step import TrainState
 
@@ -57,6 +59,9 @@ class Loop:
         spec: stored with each checkpoint.
         folder: the run folder.
         progress_bar: whether to draw one.
+
+    Raises:
+        UserError: early stopping is asked for, and there are no validation cells to judge by.
     """
 
     def __init__(
@@ -68,6 +73,12 @@ class Loop:
         *,
         progress_bar: bool = True,
     ):
+        if config.early_stopping is not None and not run.validation:
+            raise UserError(
+                f"training.early_stopping={config.early_stopping} needs validation cells, and the "
+                "split leaves none; hold some out (split.val or split.val_fraction), or set "
+                "training.early_stopping=null."
+            )
         self._run = run
         self._config = config
         self._spec = spec
@@ -78,6 +89,9 @@ class Loop:
         """Trains, from the start or from the last checkpoint, and returns what was reached.
 
         On an interrupt the state is saved first, so that `--resume` goes on from there.
+
+        Raises:
+            UserError: a loss or a gradient is not finite.
         """
         with Checkpoints(self._folder) as checkpoints:
             state, progress = self._run.state, Progress()
@@ -85,8 +99,11 @@ class Loop:
                 state, saved = checkpoints.restore("last", state, self._run.devices)
                 progress = Progress(**saved)
             start = int(state.step)
-            log = RunLog(self._folder, self._run.total_steps, start, self._progress_bar)
-            with log:
+            with RunLog(self._folder, self._run.total_steps, start, self._progress_bar) as log:
+                if start == 0:
+                    # Also where a run was interrupted before its first step: it starts anew.
+                    progress = Progress()
+                    self._validate(state, 0, progress, log, checkpoints)
                 return self._train(state, progress, start, log, checkpoints)
 
     def _train(
@@ -97,27 +114,30 @@ class Loop:
         log: RunLog,
         checkpoints: Checkpoints,
     ) -> Progress:
-        if start == 0:
-            self._validate(state, 0, progress, log, checkpoints)
         plan: list[SetPlan] = []
-        try:
-            for k in range(start, self._run.total_steps):
-                epoch, i = divmod(k, self._run.batches_per_epoch)
-                if i == 0 or not plan:
-                    plan = self._run.plans.epoch(epoch).batches(self._config.batch_size)
-                batch = self._run.feed.batch(plan[i])
-                state, metrics = self._run.step(state, self._run.feed.store, batch)
-                log.step(k + 1, metrics, int(plan[i].target_mask.sum()))
-                if (k + 1) % self._config.log_every == 0:
-                    log.flush()
-                if (k + 1) % self._config.val_every == 0 or k + 1 == self._run.total_steps:
-                    log.flush()
-                    self._validate(state, k + 1, progress, log, checkpoints)
+        with HeldInterrupt() as interrupt:
+            try:
+                for k in range(start, self._run.total_steps):
                     if self._stop_early(progress):
                         break
-        except KeyboardInterrupt:
-            checkpoints.save("last", state, self._spec, asdict(progress))
-            raise
+                    epoch, i = divmod(k, self._run.batches_per_epoch)
+                    if i == 0 or not plan:
+                        plan = self._run.plans.epoch(epoch).batches(self._config.batch_size)
+                    batch = self._run.feed.batch(plan[i])
+                    state, metrics = self._run.step(state, self._run.feed.store, batch)
+                    log.step(k + 1, metrics, int(plan[i].target_mask.sum()))
+                    if (k + 1) % self._config.log_every == 0:
+                        log.flush()
+                    if (k + 1) % self._config.val_every == 0 or k + 1 == self._run.total_steps:
+                        log.flush()
+                        self._validate(state, k + 1, progress, log, checkpoints)
+                    interrupt.check()
+            except KeyboardInterrupt:
+                log.flush()
+                # A second Ctrl-C may come in mid-step, when the old state is given away already.
+                if not state.step.is_deleted():
+                    checkpoints.save("last", state, self._spec, asdict(progress))
+                raise
         return progress
 
     def _validate(
@@ -138,7 +158,7 @@ class Loop:
             checkpoints.save("last", state, self._spec, asdict(progress))
 
     def validation_metrics(self, state: TrainState) -> dict[str, float]:
-        """Metrics over all validation sets, each cell with equal weight; empty if there are none."""
+        """Metrics over the validation sets, each cell with equal weight; empty without any."""
         results = [
             self._run.evaluate(state.parameters, self._run.feed.store, batch)
             for batch in self._run.validation

@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output)
+    if output.resolve() == Path(arguments.input).resolve():
+        raise UserError(f"--input and --output are both {output}; write to another file.")
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} exists; choose another --output, or give --overwrite.")
     if not output.parent.is_dir():
@@ -112,7 +114,9 @@ def predict_file(
     from wound_jax.data.source import read_parts
 
     data = run.config.data
-    adata = read_parts(path, {run.spec.input, *([data.genes] if with_controls else [])})
+    decodes = run.spec.genes and not run.spec.gene_input
+    beside = [data.genes] if with_controls and decodes else []
+    adata = read_parts(path, {run.spec.input, *beside})
     labels = read_annotations(cast("pd.DataFrame", adata.obs), data)
     controls = np.flatnonzero(labels.condition == run.spec.control)
     if not len(controls):

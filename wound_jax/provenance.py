@@ -7,10 +7,11 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
+from wound_jax.errors import UserError
 
 PACKAGES = (
     "wound_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "anndata",
@@ -18,24 +19,26 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def provenance(fingerprint: str, data: str, devices: list[jax.Device]) -> dict[str, Any]:
+def provenance(fingerprint: str, data: str, devices: Iterable[Any]) -> dict[str, Any]:
     """The record of a run that starts now.
 
     Args:
         fingerprint: digest of the data.
         data: what the data are, in words (a path, or the synthetic set).
-        devices: the devices of the run.
+        devices: the jax devices of the run.
     """
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
+        **_session(devices),
         "data": data,
         "data_fingerprint": fingerprint,
-        "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
-        "python": platform.python_version(),
-        "started": _now(),
-        "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def resume(folder: Path, devices: Iterable[Any]) -> None:
+    """Notes that the run in `folder` is continued now, by which command, code and devices."""
+    record = read(folder)
+    record.setdefault("resumed", []).append(_session(devices))
+    write(folder, record)
 
 
 def finish(folder: Path) -> None:
@@ -51,8 +54,44 @@ def write(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Reads `provenance.json`."""
-    return json.loads((folder / "provenance.json").read_text())
+    """Reads `provenance.json`.
+
+    Raises:
+        UserError: the run has none.
+    """
+    path = folder / "provenance.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing, so it is not known which data {folder} was trained on; start the "
+            "run again with --config."
+        )
+    return json.loads(path.read_text())
+
+
+def require_same_data(folder: Path, fingerprint: str) -> None:
+    """Checks that the data are those the run in `folder` was trained on.
+
+    Raises:
+        UserError: they are others.
+    """
+    recorded = read(folder)["data_fingerprint"]
+    if fingerprint != recorded:
+        raise UserError(
+            f"the data are not those {folder} was trained on (fingerprint {fingerprint}, recorded "
+            f"{recorded}); restore the file. New cells: evaluate them by --input, or train on them "
+            "by --config."
+        )
+
+
+def _session(devices: Iterable[Any]) -> dict[str, Any]:
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
+        "python": platform.python_version(),
+        "started": _now(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
 """A run on disk: where it is made, and how a finished one is opened again.
 
-    config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
+config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
 """
 
 from dataclasses import dataclass
@@ -27,21 +27,41 @@ def new_folder(config: RunConfig) -> Path:
     Raises:
         UserError: `run_dir` names a folder that is not empty.
     """
+    require_free(config)
     if config.run_dir is None:
-        base = Path("runs") / config.name
-        folder, n = base, 1
-        while folder.exists():
-            n += 1
-            folder = base.with_name(f"{config.name}-{n}")
-    else:
-        folder = Path(config.run_dir)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(
-                f"run_dir={folder} exists and is not empty; choose another, or continue that run "
-                f"by --resume {folder}."
-            )
+        return _first_free(config.name)
+    folder = Path(config.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def require_free(config: RunConfig) -> None:
+    """Refuses a `run_dir` that holds something already.
+
+    Raises:
+        UserError: it is not empty.
+    """
+    if config.run_dir is None:
+        return
+    folder = Path(config.run_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"run_dir={folder} exists and is not empty; choose another, or continue that run "
+            f"by --resume {folder}."
+        )
+
+
+def _first_free(name: str) -> Path:
+    """Makes `runs/NAME`, or the first free one of those that end in a number."""
+    folder, n = Path("runs") / name, 1
+    while True:
+        try:
+            # Of two runs that start at once only one makes the folder.
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            n += 1
+            folder = Path("runs") / f"{name}-{n}"
 
 
 def require_run(folder: str | Path) -> Path:
@@ -53,7 +73,9 @@ def require_run(folder: str | Path) -> Path:
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         parent = folder.parent
-        runs = sorted(p.parent.name for p in parent.glob("*/config.yaml")) if parent.is_dir() else []
+        runs = (
+            sorted(p.parent.name for p in parent.glob("*/config.yaml")) if parent.is_dir() else []
+        )
         raise UserError(
             f"{folder} is no run folder (no config.yaml). Runs in {parent}: "
             f"{', '.join(runs) or 'none'}."
@@ -92,7 +114,7 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
     """
     folder = require_run(folder)
     config = load_config(folder / "config.yaml")
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, create=False) as checkpoints:
         spec, step = checkpoints.spec(checkpoint), checkpoints.step(checkpoint)
         model = build_model(config, spec)
         trainable, frozen = partition(model.parameters, model.labels)

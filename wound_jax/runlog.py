@@ -7,6 +7,7 @@ logging every step's loss costs no wait in between.
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,9 @@ from tqdm import tqdm
 
 from wound_jax.errors import UserError
 
+# What is not finite here makes the state worthless: the run ends before it is saved.
+_FINITE = ("train/loss", "train/grad_norm", "val/loss")
+
 
 class RunLog:
     """Writes metrics; use as a context manager.
@@ -22,7 +26,7 @@ class RunLog:
     Args:
         folder: the run folder.
         total_steps: length of the run, for the bar's estimate.
-        start_step: steps done before (a resumed run drops what was logged after them).
+        start_step: steps done before; what was logged after them is dropped, and all if 0.
         progress: whether to draw the bar.
     """
 
@@ -63,7 +67,7 @@ class RunLog:
         """Fetches and writes what is pending.
 
         Raises:
-            UserError: a loss is not finite.
+            UserError: a loss or a gradient is not finite.
         """
         if not self._pending:
             return
@@ -74,27 +78,36 @@ class RunLog:
         self._clock, self._cells = now, 0
         for (step, _), metrics in zip(pending, fetched, strict=True):
             last = step == pending[-1][0]
-            self._write(step, {f"train/{k}": float(v) for k, v in metrics.items()}, rate if last else {})
+            self._write(
+                step, {f"train/{k}": float(v) for k, v in metrics.items()}, rate if last else {}
+            )
         self._advance(pending[-1][0], fetched[-1])
 
     def validation(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes validation metrics (floats already)."""
+        """Writes validation metrics (floats already).
+
+        Raises:
+            UserError: the loss is not finite.
+        """
         self._write(step, {f"val/{k}": v for k, v in metrics.items()}, {})
         # The time validation took is not the training's.
         self._clock = time.perf_counter()
 
     def _write(self, step: int, metrics: dict[str, float], more: dict[str, float]) -> None:
         values = {**metrics, **{f"train/{k}": v for k, v in more.items()}}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        # JSON has no NaN: a figure that is not finite is null.
+        plain = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        if not math.isfinite(values.get("train/loss", 0.0)):
-            raise UserError(
-                f"the training loss is {values['train/loss']} at step {step}; the last good state is "
-                "in checkpoints/. Lower training.learning_rate, set training.clip_norm, or use "
-                "model.dtype=float32."
-            )
+        for name in _FINITE:
+            if not math.isfinite(values.get(name, 0.0)):
+                raise UserError(
+                    f"{name} is {values[name]} at step {step}; an earlier state, if one was saved, "
+                    "is in checkpoints/. Lower training.learning_rate, set training.clip_norm, or "
+                    "use model.dtype=float32."
+                )
 
     def _advance(self, step: int, metrics: dict) -> None:
         self._bar.set_postfix(loss=f"{float(metrics['loss']):.4f}", refresh=False)
@@ -102,21 +115,22 @@ class RunLog:
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """All records of a run's `metrics.jsonl`, in order."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
+    """All records of a run's `metrics.jsonl`, in order; none where the file is missing."""
+    path = folder / "metrics.jsonl"
+    return [record for _, record in _records(path)] if path.exists() else []
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drops the records after a step: a resumed run writes them again."""
-    if not path.exists():
-        return
-    kept = []
+    """Drops the records after a step, and all before the first: a resumed run writes them again."""
+    if path.exists():
+        kept = [line for line, record in _records(path) if step and record["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict]]:
+    """Each line with its record, but for one that a crash cut short."""
     for line in path.read_text().splitlines():
         try:
-            record = json.loads(line)
+            yield line, json.loads(line)
         except json.JSONDecodeError:
-            continue  # the line a crash cut short
-        if record["step"] <= step:
-            kept.append(line)
-    path.write_text("".join(line + "\n" for line in kept))
+            continue

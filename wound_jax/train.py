@@ -64,8 +64,9 @@ def _start(config: RunConfig, *, progress_bar: bool) -> int:
     from wound_jax.data.prepare import prepare
     from wound_jax.data.source import describe_source
     from wound_jax.data.split_table import split_table
-    from wound_jax.run_folder import new_folder
+    from wound_jax.run_folder import new_folder, require_free
 
+    require_free(config)
     source = describe_source(config.data)
     print(f"data: {source}", file=sys.stderr)
     data = prepare(config)

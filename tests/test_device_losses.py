@@ -1,0 +1,100 @@
+"""Losses of sets on two devices: the values of one, and no talk between devices in a loop."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wound_jax.losses import make_loss
+from wound_jax.losses.velocity import transport_rows
+from wound_jax.sharding import Devices, make_devices, per_device
+
+COLLECTIVE = re.compile(r"all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter")
+
+
+def _sets(n_sets: int = 4):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(n_sets, 9, 5)), jnp.float32)
+    y = jnp.asarray(rng.normal(1.0, size=(n_sets, 8, 5)), jnp.float32)
+    # Sets of very different sizes converge after different numbers of iterations.
+    x_mask = jnp.arange(9) < jnp.array([[9], [2], [9], [5]])
+    y_mask = jnp.arange(8) < jnp.array([[8], [8], [1], [6]])
+    return x, y, x_mask, y_mask
+
+
+def _gradient(loss):
+    def mean(x, y, x_mask, y_mask):
+        value = loss(x, y, x_mask, y_mask)
+        return value.value.mean(), value
+
+    return jax.jit(jax.grad(mean, has_aux=True))
+
+
+def _on(devices: Devices, arrays):
+    return jax.device_put(arrays, devices.by_set)
+
+
+@pytest.mark.parametrize("name", ["energy", "sinkhorn", "combined", "mse"])
+def test_two_devices_give_the_values_of_one(name):
+    arrays = list(_sets())
+    if name == "mse":
+        arrays[1], arrays[3] = arrays[0] + 1, arrays[2]
+    found = []
+    for n in (1, 2):
+        devices = make_devices(n, 4)
+        loss = per_device(make_loss(name), devices)
+        found.append(jax.device_get(_gradient(loss)(*_on(devices, tuple(arrays)))))
+    one, two = (jax.tree.leaves(result) for result in found)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def _loops(text: str) -> list[str]:
+    """The bodies and conditions of all while loops of a compiled program, with what they call."""
+    computations = {
+        match[1]: match[0]
+        for match in re.finditer(r"^%?([\w.\-]+) \([^\n]*\{\n.*?^\}", text, re.M | re.S)
+    }
+    names = set(re.findall(r"(?:body|condition)=%?([\w.\-]+)", text))
+    assert names <= set(computations)
+    seen: set[str] = set()
+    while names:
+        name = names.pop()
+        if name not in seen:
+            seen.add(name)
+            called = re.findall(
+                r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", computations[name]
+            )
+            names |= set(called) & set(computations)
+    return [computations[name] for name in seen]
+
+
+def _compiled(function, devices: Devices) -> str:
+    return jax.jit(function).lower(*_on(devices, _sets())).compile().as_text()
+
+
+def _sinkhorn(loss):
+    return lambda *arrays: _gradient(loss)(*arrays)
+
+
+def test_no_collective_inside_the_sinkhorn_loop():
+    devices = make_devices(2, 4)
+    loops = _loops(_compiled(_sinkhorn(per_device(make_loss("sinkhorn"), devices)), devices))
+    assert loops
+    assert not any(COLLECTIVE.search(loop) for loop in loops)
+
+
+def test_no_collective_inside_the_matching_of_velocities():
+    devices = make_devices(2, 4)
+    loops = _loops(_compiled(per_device(transport_rows, devices), devices))
+    assert loops
+    assert not any(COLLECTIVE.search(loop) for loop in loops)
+
+
+def test_the_check_sees_a_collective_where_there_is_one():
+    """Left to the partitioner, the loop asks both devices whether all sets have converged."""
+    devices = make_devices(2, 4)
+    loops = _loops(_compiled(_sinkhorn(make_loss("sinkhorn")), devices))
+    assert any(COLLECTIVE.search(loop) for loop in loops)

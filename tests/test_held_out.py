@@ -1,0 +1,115 @@
+"""Scoring held-out cells: whose controls answer to whom, and what is left out is listed."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from wound_jax.config import load_config
+from wound_jax.data.prepare import PreparedData, prepare
+from wound_jax.errors import UserError
+from wound_jax.evaluation.held_out import evaluate, fit_yardstick, plan_strata, predict_strata
+from wound_jax.inference import Predictor
+
+N = 12
+CONFIG = (
+    "data.cell_type_col=cell_type",
+    "data.timepoint_col=null",
+    "data.animal_col=donor",
+    "data.match_on=[cell_type, animal]",
+    "data.cell_set_len=8",
+    "split.kind=animal",
+    "split.test=[d3, d4, d5]",
+    "split.val=[]",
+    "evaluation.min_cells=10",
+    "evaluation.n_top_genes=5",
+)
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory) -> PreparedData:
+    """Donors with both arms, but d4 without B controls; d5 has three cells of each arm of A."""
+    rows = [
+        (donor, condition, cell_type)
+        for donor in ("d1", "d2", "d3", "d4")
+        for condition in ("Burn", "Sham")
+        for cell_type in ("A", "B")
+        for _ in range(N)
+        if (donor, condition, cell_type) != ("d4", "Sham", "B")
+    ]
+    rows += [("d5", condition, "C") for condition in ("Burn", "Sham") for _ in range(3)]
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame(rows, columns=pd.Index(["donor", "condition", "cell_type"]))
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    x = rng.gamma(2.0, size=(len(obs), 20)).astype(np.float32)
+    x[obs["condition"].to_numpy() == "Burn", :4] += 1.0
+    path = str(tmp_path_factory.mktemp("paired") / "cells.h5ad")
+    ad.AnnData(x, obs=obs).write_h5ad(path)
+    return prepare(load_config(None, [*CONFIG, f"data.path={path}"]))
+
+
+class Identity(Predictor):
+    """A predictor that leaves every control cell as it is."""
+
+    def __init__(self):
+        pass
+
+    def predict(self, features, animals, requests, scalars=None):
+        return [features[request.controls] for request in requests]
+
+
+def test_groups_of_one_stratum_are_scored_together_and_the_rest_is_listed(paired):
+    """Matching on the animal makes one group a donor; a donor without controls is an orphan."""
+    data = paired
+    config = load_config(None, CONFIG).evaluation
+    strata, small = plan_strata(data, config, "test")
+    found = [(s.cell_type, len(s.groups), len(s.controls), len(s.targets)) for s in strata]
+    assert found == [("A", 2, 2 * N, 2 * N), ("B", 1, N, N)]
+    assert [(s.cell_type, len(s.controls), len(s.targets)) for s in small] == [
+        ("B", 0, N),
+        ("C", 3, 3),
+    ]
+    animal = data.cells.annotations.animal
+    for stratum in strata:
+        for group in stratum.groups:
+            assert set(animal[group.controls]) == set(animal[group.targets])
+
+
+def test_predictions_stand_in_the_order_of_the_controls(paired):
+    data = paired
+    strata, _ = plan_strata(data, load_config(None, CONFIG).evaluation, "test")
+    for stratum, cells in zip(
+        strata, predict_strata(Identity(), data.spec, data.cells, strata), strict=True
+    ):
+        np.testing.assert_array_equal(cells, data.cells.expression[stratum.controls])
+
+
+def test_the_identity_scores_as_the_identity_baseline(paired):
+    data = paired
+    config = load_config(None, CONFIG).evaluation
+    result, scored = evaluate(Identity(), data, fit_yardstick(data, config, 0), config)
+    assert [row["cell_type"] for row in result["strata"]] == ["A", "B"]
+    assert [(row["cell_type"], row["n_control"]) for row in result["skipped"]] == [
+        ("B", 0),
+        ("C", 3),
+    ]
+    for row in result["strata"]:
+        assert row["timepoint"] is None
+        np.testing.assert_equal(row["model"], row["baselines"]["identity"])
+        assert row["model"]["e_distance_ratio"] == pytest.approx(1.0)
+    assert result["split"]["animals"] == ["d3", "d4", "d5"]
+    assert result["split"]["n_animals"] == 3
+    assert len(scored) == 2
+
+
+def test_too_few_cells_everywhere_names_the_largest_stratum(paired):
+    data = paired
+    config = load_config(None, [*CONFIG, "evaluation.min_cells=30"]).evaluation
+    with pytest.raises(UserError) as error:
+        plan_strata(data, config, "test")
+    assert str(error.value) == (
+        "no stratum of the test cells has evaluation.min_cells=30 cells in both arms (largest: A, "
+        "24 control and 24 treated cells); lower it, or hold out more."
+    )
+    with pytest.raises(UserError, match=r"the val cells has .* \(largest: there are none\)"):
+        plan_strata(data, config, "val")
