@@ -22,7 +22,6 @@ CONFIG = (
     "split.test=[d3, d4, d5]",
     "split.val=[]",
     "evaluation.min_cells=10",
-    "evaluation.n_top_genes=5",
 )
 
 

@@ -44,7 +44,8 @@ def case(request, shared):
     recorded = arc_state.load(shared / "fixtures" / "arc_state" / request.param)
     config, dims = arc_state.model_config(recorded["config"])
     graphdef, ours = init_model(config, dims, seed=0)
-    parameters = arc_state.parameters(recorded["state_dict"], config)
+    recorded_parameters = arc_state.parameters(recorded["state_dict"], config)
+    parameters = {name: jnp.asarray(value) for name, value in recorded_parameters.items()}
     assert set(parameters) == set(ours)
     assert {k: v.shape for k, v in parameters.items()} == {k: v.shape for k, v in ours.items()}
     sizes = recorded["config"]["B"], recorded["config"]["S"]
@@ -100,7 +101,7 @@ def test_three_training_steps_agree(case):
     """
     recorded, graphdef, parameters, inputs = case
     labels = label_parameters(parameters, lora="lora" in recorded["config"]["name"])
-    trainable, frozen = partition({k: jnp.asarray(v) for k, v in parameters.items()}, labels)
+    trainable, frozen = partition(parameters, labels)
     labels = {name: labels[name] for name in trainable}
     assert len(trainable) == len(recorded["config"]["trainable"])
     config = TrainingConfig(optimizer="adam", learning_rate=1e-3, clip_norm=10.0)
@@ -141,7 +142,6 @@ class _WithoutDropout(Objective):
 def test_gradients_at_the_first_step_agree(case):
     recorded, graphdef, parameters, inputs = case
     objective, batch = Objective(graphdef, make_loss("energy"), 1.0), _batch(recorded, inputs)
-    parameters = {name: jnp.asarray(v) for name, v in parameters.items()}
     gradients = jax.grad(lambda p: objective(p, batch)[0])(parameters)
     config, _ = arc_state.model_config(recorded["config"])
     expected = arc_state.parameters(recorded["grads_step0"], config)

@@ -72,6 +72,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax import provenance
+    from wound_jax.data.days import require_days
     from wound_jax.data.external import read_external
     from wound_jax.data.prepare import prepare, resplit
     from wound_jax.evaluation.held_out import evaluate, fit_yardstick
@@ -86,6 +87,8 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     yardstick = fit_yardstick(data, config.evaluation, config.seed)
     if arguments.input:
         data = read_external(arguments.input, config.data, loaded.spec, missing=arguments.missing)
+        if config.model.timepoint_embedding == "continuous":
+            require_days(data.cells.annotations.timepoint)
     result, scored = evaluate(loaded.predictor, data, yardstick, config.evaluation, arguments.part)
     result["split"]["trained_on"] = (
         0 if arguments.input else trained.trained_on(data, arguments.part)

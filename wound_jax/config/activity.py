@@ -293,6 +293,11 @@ def _model_problems(model: ModelConfig, data: DataConfig) -> Iterator[str]:
             f"model.decoder.enable=true, but data.input={data.input} is a gene matrix already: "
             "set data.input=obsm/KEY or model.decoder.enable=false."
         )
+    if model.lora.enable and model.lora.targets == ():
+        yield (
+            "model.lora.targets is empty: nothing would be adapted. Name projections, or set "
+            "model.lora.targets=null for the backbone's own."
+        )
     yield from _mhc_problems(model)
     if model.batch_embedding and data.animal_col is None:
         yield (

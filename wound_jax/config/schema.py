@@ -228,7 +228,6 @@ class EvaluationConfig(Section):
 
     min_cells: Annotated[int, Field(ge=2)] = 30
     n_pcs: PositiveInt = 50
-    n_top_genes: PositiveInt = 100
     plots: bool = True
 
 

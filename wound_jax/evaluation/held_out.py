@@ -23,6 +23,12 @@ from wound_jax.evaluation.strata import Stratum
 from wound_jax.evaluation.table import summarise
 from wound_jax.inference import Predictor, Request
 
+# What `pearson_delta_top100` looks at.
+TOP_GENES = 100
+# Cells in each arm of a training stratum that baselines and genes are fitted on; below the
+# threshold for scoring, so that the few treated cells of a few-shot type still teach its own shift.
+_MIN_TRAINING_CELLS = 10
+
 
 # Compared by identity: arrays have no single truth value.
 @dataclass(frozen=True, eq=False)
@@ -84,13 +90,14 @@ def fit_yardstick(data: PreparedData, config: EvaluationConfig, seed: int) -> Ya
     """Fits genes, components and baselines on the training cells."""
     groups, _ = data.groups("train")
     planned = merge_groups(groups)
-    large = [stratum for stratum in planned if stratum.smaller_arm >= config.min_cells]
+    # Fewer cells give shifts that are mostly noise, and each stratum counts alike.
+    large = [stratum for stratum in planned if stratum.smaller_arm >= _MIN_TRAINING_CELLS]
     training = [stratum.cells(data.cells) for stratum in large or planned]
     context = fit_context(
         training,
         data.cells.expression[data.split.training_cells],
         n_pcs=config.n_pcs,
-        n_top_genes=config.n_top_genes,
+        n_top_genes=TOP_GENES,
         seed=seed,
     )
     non_negative = bool(min(stratum.control.min() for stratum in training) >= 0.0)

@@ -30,7 +30,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 
@@ -52,6 +52,7 @@ class SetLossValue:
     diagnostics: dict[str, PerSet] = field(default_factory=dict)
 
 
+@runtime_checkable
 class SetLoss(Protocol):
     """The signature all set losses share."""
 

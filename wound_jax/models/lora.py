@@ -66,15 +66,16 @@ def attach_adapters(
     Raises:
         UserError: a target matches no projection.
     """
+    wanted = tuple(targets)
     linears = [
         (path, parent, name)
         for path, parent, name, layer in _named_children(module)
         if isinstance(layer, nnx.Linear)
     ]
-    for target in targets:
+    for target in wanted:
         if target not in {name for _, _, name in linears}:
             raise unknown_name("LoRA target", target, {name for _, _, name in linears})
-    adapted = [(path, parent, name) for path, parent, name in linears if name in set(targets)]
+    adapted = [(path, parent, name) for path, parent, name in linears if name in wanted]
     for _, parent, name in adapted:
         setattr(parent, name, LoraLinear(getattr(parent, name), config, rngs=rngs))
     return [path for path, _, _ in adapted]
