@@ -90,6 +90,7 @@ def parameters(state_dict: dict[str, np.ndarray], config: ModelConfig) -> dict[s
 def _translate(name: str, config: ModelConfig) -> tuple[str, bool]:
     pattern, prefix, transposed = next(r for r in _RULES if re.match(r[0], name))
     match = re.match(pattern, name)
+    assert match is not None
     rest = name[match.end() :]
     for theirs, ours in _BLOCK.items():
         if rest.startswith(theirs):

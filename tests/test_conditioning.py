@@ -1,5 +1,7 @@
 """Days and scalar features act, an unseen day can be asked for, the weight starts as told."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from wound_jax.models.set_transformer import ModelDims, SetInputs
 DIMS = ModelDims(features=6, perturbations=2, timepoints=3, scalars=2)
 
 
-def _config(time: str = "none", scalars: bool = False) -> ModelConfig:
+def _config(time: Any = "none", scalars: bool = False) -> ModelConfig:
     return ModelConfig(
         hidden_dim=16, layers=1, heads=2, encoder_layers=2, decoder_layers=2,
         timepoint_embedding=time, scalars=ScalarConfig(enable=scalars, initial_weight=0.3),
@@ -54,7 +56,8 @@ def test_a_day_acts_by_its_code_or_by_its_number():
     by_number = init_model(_config("continuous"), DIMS, 0)
 
     def predicted(model, **kwargs):
-        return np.asarray(predict(*model, _inputs(**kwargs)).cells)
+        graphdef, parameters = model
+        return np.asarray(predict(graphdef, parameters, _inputs(**kwargs)).cells)
 
     assert not np.allclose(predicted(by_code, code=0), predicted(by_code, code=1))
     np.testing.assert_array_equal(predicted(by_code, day=10), predicted(by_code, day=14))
@@ -64,8 +67,11 @@ def test_a_day_acts_by_its_code_or_by_its_number():
 
 def test_an_unseen_day_lies_between_its_neighbours():
     """Sinusoids vary smoothly with the day, so a day between two others is predicted near them."""
-    model = init_model(_config("continuous"), DIMS, 0)
-    at = {day: np.asarray(predict(*model, _inputs(day=day)).cells) for day in (10, 10.25, 10.5, 19)}
+    graphdef, parameters = init_model(_config("continuous"), DIMS, 0)
+    at = {
+        day: np.asarray(predict(graphdef, parameters, _inputs(day=day)).cells)
+        for day in (10, 10.25, 10.5, 19)
+    }
     near, far = np.abs(at[10.25] - at[10]).max(), np.abs(at[19] - at[10]).max()
     assert 0 < near < np.abs(at[10.5] - at[10]).max() < far
 

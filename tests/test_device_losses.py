@@ -72,7 +72,7 @@ def _loops(text: str) -> list[str]:
 
 
 def _compiled(function, devices: Devices) -> str:
-    return jax.jit(function).lower(*_on(devices, _sets())).compile().as_text()
+    return str(jax.jit(function).lower(*_on(devices, _sets())).compile().as_text())
 
 
 def _sinkhorn(loss):

@@ -8,9 +8,8 @@ Losses have different scales, so the raw variance says nothing by itself; neithe
 a model is good.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 WINDOW = 200
 # Fewer steps than this before a step give no median worth comparing with.
@@ -18,7 +17,7 @@ _FEWEST = 20
 _MADS = 6.0
 
 
-def loss_variation(losses: Sequence[float], share: float = 0.1) -> float:
+def loss_variation(losses: ArrayLike, share: float = 0.1) -> float:
     """Coefficient of variation of the detrended loss at the end of a run.
 
     Args:
@@ -28,7 +27,8 @@ def loss_variation(losses: Sequence[float], share: float = 0.1) -> float:
     Returns:
         sd / mean, with the least-squares line taken out; NaN below three steps.
     """
-    tail = np.asarray(losses, dtype=float)[-max(1, round(share * len(losses))) :]
+    values = np.asarray(losses, dtype=float)
+    tail = values[-max(1, round(share * len(values))) :]
     if len(tail) < 3:
         return float("nan")
     steps = np.arange(len(tail))
@@ -36,7 +36,7 @@ def loss_variation(losses: Sequence[float], share: float = 0.1) -> float:
     return float((tail - line).std(ddof=2) / tail.mean())
 
 
-def gradient_spikes(norms: Sequence[float], warmup: int = 0) -> np.ndarray:
+def gradient_spikes(norms: ArrayLike, warmup: int = 0) -> np.ndarray:
     """The steps at which the gradient spiked.
 
     Args:

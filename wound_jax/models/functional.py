@@ -21,7 +21,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Parameters]:
     """A module's static structure, and its parameters by dotted path."""
     graphdef, state = nnx.split(model)
     flat = nnx.to_flat_state(state)
-    return graphdef, {".".join(map(str, path)): value[...] for path, value in flat}
+    return graphdef, {".".join(map(str, path)): value.get_value() for path, value in flat}
 
 
 def bind(graphdef: nnx.GraphDef, parameters: Parameters) -> nnx.Module:

@@ -9,6 +9,7 @@ positions, so permuting the cells of a set permutes the prediction.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,14 +153,21 @@ class SetTransformer(nnx.Module):
         """The sum of everything a set is told beside its cells."""
         one_hot = jax.nn.one_hot(inputs.perturbation, self.n_perturbations)
         x = self.perturbation_encoder(one_hot, rngs)[:, None, :]
-        if self.time != "none":
-            moment = inputs.timepoint if self.time == "categorical" else inputs.day
-            x = x + self.timepoint_embedding(moment)[:, None, :]
+        if self.time == "categorical":
+            x = x + self.timepoint_embedding(inputs.timepoint)[:, None, :]
+        if self.time == "continuous":
+            x = x + self.timepoint_embedding(_given(inputs.day, "day"))[:, None, :]
         if self.use_scalars:
-            x = x + self.scalar_encoder(inputs.scalars)
+            x = x + self.scalar_encoder(_given(inputs.scalars, "scalars"))
         if self.batch_embedding:
             x = x + self.animal_embedding(inputs.animal)
         return x
+
+
+def _given(values: Any, name: str) -> Array:
+    if values is None:
+        raise TypeError(f"this model needs SetInputs.{name}")
+    return values
 
 
 def _build_backbone(config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> Backbone:

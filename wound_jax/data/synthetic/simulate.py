@@ -184,6 +184,11 @@ def _labels(cells: Cells) -> pd.DataFrame:
     )
 
 
+def _lengths(velocity: Float[np.ndarray, "cells genes"]) -> Float[np.ndarray, " cells"]:
+    """Length of each cell's velocity, over the genes that have one."""
+    return np.sqrt(np.nansum(np.square(velocity), axis=1))
+
+
 def _pseudotime(cells: Cells) -> Float[np.ndarray, " cells"]:
     """Where each cell stands on the time course, from 0 (first of all cells) to 1 (last)."""
     time = cells.time
@@ -197,7 +202,7 @@ def _assemble_measured(
     obs = labels.assign(
         n_counts=np.asarray(counts.sum(axis=1)).ravel().astype(np.float32),
         velocity_confidence=rows.take("confidence"),
-        velocity_magnitude=np.sqrt(np.nansum(np.square(velocity), axis=1)),
+        velocity_magnitude=_lengths(np.asarray(velocity)),
         velocity_pseudotime=_pseudotime(cells),
     )
     var = pd.DataFrame(
