@@ -47,7 +47,7 @@ def results_table(result: Mapping[str, Any]) -> str:
 
     Args:
         result: content of `eval/metrics.json`: "split" with "kind", "leaky" and optionally
-            "n_animals" (held-out animals), "strata" and "summary" (`summarise`).
+            "n_animals" (animals of the scored treated cells), "strata" and "summary" (`summarise`).
 
     Returns:
         Lines joined by newlines: a title, one row for the model and one for each baseline, and
@@ -108,7 +108,10 @@ def _title(result: Mapping[str, Any]) -> str:
     split = result["split"]
     parts = [f"{split['kind']} split", _counted(len(result["strata"]), "stratum", "strata")]
     if split.get("n_animals") is not None:
-        parts.append(_counted(split["n_animals"], "held-out animal", "held-out animals"))
+        # Only a split by animal holds animals out; in the others they are on both sides.
+        held_out = "held-out " if split["kind"] in ("animal", "external") else ""
+        n = split["n_animals"]
+        parts.append(_counted(n, f"{held_out}animal", f"{held_out}animals"))
     if split["leaky"]:
         parts.append("LEAKY: test cells share animals with training cells")
     return " | ".join(parts)
