@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from wound_jax.config.schema import LoraConfig
 from wound_jax.errors import unknown_name
-from wound_jax.models.layers import dropout, uniform_fan_in
+from wound_jax.models.layers import as_rows, dropout, uniform_fan_in
 
 
 class LoraLinear(nnx.Module):
@@ -32,8 +32,9 @@ class LoraLinear(nnx.Module):
         self, x: Float[Array, "... fan_in"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "... fan_out"]:
         """Base plus adapter; `rngs` switches the adapter's dropout on."""
-        low = dropout(x, self.dropout, rngs) @ self.lora_a[...].astype(x.dtype)
-        return self.base(x) + self.scale * (low @ self.lora_b[...].astype(x.dtype))
+        low = as_rows(dropout(x, self.dropout, rngs)) @ self.lora_a[...].astype(x.dtype)
+        base = self.base(x)
+        return base + self.scale * (low @ self.lora_b[...].astype(x.dtype)).reshape(base.shape)
 
     def merged(self) -> nnx.Linear:
         """The plain linear map `W + s A B`, summed in float32, that computes the same."""
