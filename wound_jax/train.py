@@ -73,6 +73,7 @@ def _start(config: RunConfig, *, progress_bar: bool) -> int:
     table = split_table(data.split, data.cells.annotations)
     print(table, file=sys.stderr)
     run = _assemble(config, data)
+    _warn_of_warmups(config, run.total_steps)
     folder = new_folder(config)
     (folder / "config.yaml").write_text(dump_config(config))
     (folder / "split.txt").write_text(table + "\n")
@@ -102,6 +103,20 @@ def _assemble(config: RunConfig, data):
     # Test cells too few to be scored are found before the training, not after it.
     plan_strata(data, config.evaluation, "test")
     return Run(config, data)
+
+
+def _warn_of_warmups(config: RunConfig, total_steps: int) -> None:
+    """Says so where a warm-up outlasts the run, and what is reached at its end."""
+    warmups = {"training.warmup_steps": config.training.warmup_steps}
+    if config.velocity.enable:
+        warmups["velocity.warmup_steps"] = config.velocity.warmup_steps
+    for key, steps in warmups.items():
+        if steps > total_steps:
+            print(
+                f"warning: {key}={steps}, but the run has {total_steps} steps; only "
+                f"{100 * total_steps / steps:.0f} % of the full value is reached at its end.",
+                file=sys.stderr,
+            )
 
 
 def _describe_model(run, folder: Path) -> None:

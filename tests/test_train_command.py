@@ -1,0 +1,30 @@
+"""What the train command says before it trains."""
+
+import pytest
+
+from wound_jax.config import load_config
+from wound_jax.train import _warn_of_warmups, main
+
+
+def test_a_warm_up_longer_than_the_run_is_said(capsys):
+    config = load_config(None, ["velocity.enable=true", "velocity.warmup_steps=1000"])
+    _warn_of_warmups(config, total_steps=70)
+    said = capsys.readouterr().err
+    assert (
+        "velocity.warmup_steps=1000, but the run has 70 steps; only 7 % of the full value" in said
+    )
+    _warn_of_warmups(config, total_steps=1000)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --config CONFIG or --resume RUN"),
+        (["--resume", "r", "training.max_steps=3"], "continues a run as it was"),
+        (["--resume", "nowhere"], "nowhere is no run folder"),
+    ],
+)
+def test_arguments_that_make_no_run_are_refused(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
