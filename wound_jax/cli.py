@@ -1,5 +1,6 @@
 """What all commands share: how a mistake in the input, and an interruption, end a command."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -16,10 +17,17 @@ def run(main_body: Callable[[], int]) -> int:
         main_body: the command, returning its own exit status.
 
     Returns:
-        The status of the body; 2 after a `UserError`; 130 after an interruption, as shells do.
+        The status of the body; 2 after a `UserError`; 130 after an interruption and 141 where the
+        reader of the output went away (`... | head`), as shells do.
     """
     try:
-        return main_body()
+        status = main_body()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Python flushes once more at exit, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
