@@ -6,12 +6,14 @@ points to the treated state, against the null of `wound_jax.data.velocity.null`.
 """
 
 import argparse
+import importlib
 import os
 import sys
 from pathlib import Path
 from typing import cast, get_args
 
 import anndata as ad
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -29,8 +31,10 @@ from wound_jax.data.velocity.graph import (
 )
 from wound_jax.data.velocity.null import NullOptions, alignment_table
 from wound_jax.data.velocity.projection import (
+    Encoder,
     loadings_agreement,
     log1p_velocity,
+    project_encoder,
     project_linear,
 )
 from wound_jax.errors import UserError, unknown_name
@@ -38,10 +42,16 @@ from wound_jax.errors import UserError, unknown_name
 _LOADINGS = "PCs"
 # As in scVelo.
 _SCALE = 10.0
-# Options that act in one method only.
-_OPTIONS_OF = {"linear": ("loadings", "log1p"), "graph": ("expression", "scale")}
-# Below this the loadings are those of some other matrix.
-_SAME_LOADINGS = 0.9
+# Options that do not act in every method, and the methods in which they do.
+_METHODS_OF = {
+    "loadings": ("linear",),
+    "log1p": ("linear",),
+    "expression": ("graph", "encoder"),
+    "scale": ("graph",),
+    "encoder": ("encoder",),
+}
+# Below this the loadings, or the encoder, are those of some other representation.
+_SAME_BASIS = 0.9
 _CHECKED_CELLS = 2_000
 
 
@@ -78,10 +88,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     option("--rep", required=True, help="representation in obsm, e.g. X_pca")
     option(
         "--method",
-        choices=("linear", "graph"),
+        choices=("linear", "graph", "encoder"),
         default="linear",
-        help="linear: gene velocity times --loadings; graph: displacement over a graph of "
-        "neighbours, for any embedding (default: %(default)s)",
+        help="linear: gene velocity times --loadings; encoder: by the derivative of --encoder; "
+        "graph: displacement over a graph of neighbours, for any embedding (default: %(default)s)",
     )
     option("--neighbours", type=int, default=30, help="cells in a neighbourhood (%(default)s)")
     option("--loadings", help=f"linear: varm key of the loadings (default: {_LOADINGS})")
@@ -93,7 +103,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     option(
         "--expression",
-        help="graph: matrix that velocities are changes of (default: layers/Ms if there, else X)",
+        help="graph, encoder: matrix that velocities are changes of (default: X; for graph "
+        "layers/Ms if there)",
+    )
+    option(
+        "--encoder",
+        metavar="MODULE:FUNCTION",
+        help="encoder: a JAX function from expression [cells, genes] to the representation",
     )
     option("--scale", type=float, help=f"graph: sharpness of transitions (default: {_SCALE:g})")
     _estimate_option(parser)
@@ -139,7 +155,7 @@ def _add(args: argparse.Namespace) -> int:
     if CONFIDENCE not in adata.obs:
         neighbours = nearest_neighbours(representation, args.neighbours)
         adata.obs[CONFIDENCE] = neighbour_confidence(velocity, neighbours)
-    project = _linear if args.method == "linear" else _graph
+    project = {"linear": _linear, "graph": _graph, "encoder": _encoder}[args.method]
     projected = project(adata, velocity, representation, args)
     adata.obsm[f"velocity_{args.rep}"] = projected
     _write(adata, args.output)
@@ -153,10 +169,13 @@ def _add(args: argparse.Namespace) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Refuses options that would not act."""
-    for method, names in _OPTIONS_OF.items():
-        for name in names:
-            if method != args.method and getattr(args, name) not in (None, False):
-                raise UserError(f"--{name} belongs to --method {method}, not to {args.method}.")
+    for name, methods in _METHODS_OF.items():
+        if args.method not in methods and getattr(args, name) not in (None, False):
+            raise UserError(
+                f"--{name} belongs to --method {' or '.join(methods)}, not to {args.method}."
+            )
+    if args.method == "encoder" and args.encoder is None:
+        raise UserError("--method encoder needs the encoder: add --encoder MODULE:FUNCTION.")
 
 
 def _gene_velocity(adata: ad.AnnData) -> np.ndarray:
@@ -189,7 +208,7 @@ def _linear(
         )
     rows = slice(0, _CHECKED_CELLS)
     agreement = loadings_agreement(_dense(adata, "X", rows), loadings, representation[rows])
-    if agreement < _SAME_LOADINGS:
+    if agreement < _SAME_BASIS:
         raise UserError(
             f"X times varm[{key!r}] does not reproduce obsm[{args.rep!r}] (correlation "
             f"{agreement:.2f}); a velocity projected by them would be in another basis. Put the "
@@ -209,6 +228,36 @@ def _graph(
     expression = _dense(adata, key)
     scale = _SCALE if args.scale is None else args.scale
     return project_graph(velocity, expression, representation, neighbours, scale=scale)
+
+
+def _encoder(
+    adata: ad.AnnData, velocity: np.ndarray, representation: np.ndarray, args: argparse.Namespace
+) -> np.ndarray:
+    encoder = _load_encoder(args.encoder)
+    expression = _dense(adata, args.expression or "X")
+    encoded = np.asarray(encoder(jnp.asarray(expression[:_CHECKED_CELLS])))
+    expected = representation[:_CHECKED_CELLS]
+    same_shape = encoded.shape == expected.shape
+    agreement = np.corrcoef(encoded.ravel(), expected.ravel())[0, 1] if same_shape else np.nan
+    if not agreement >= _SAME_BASIS:
+        raise UserError(
+            f"{args.encoder} does not reproduce obsm[{args.rep!r}] (shape {encoded.shape} against "
+            f"{expected.shape}, correlation {agreement:.2f}); give the encoder that made it, or "
+            "name the matrix it encodes by --expression."
+        )
+    return project_encoder(encoder, expression, velocity)
+
+
+def _load_encoder(name: str) -> Encoder:
+    """The function that MODULE:FUNCTION names."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise UserError(
+            f"--encoder {name}: {e}. Expected MODULE:FUNCTION, importable from this folder."
+        ) from e
+    return found
 
 
 def _diagnose(args: argparse.Namespace) -> int:
