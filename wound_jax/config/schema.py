@@ -111,8 +111,8 @@ class MhcConfig(Section):
     sinkhorn_iters: PositiveInt = 10
     # Layers whose attention and MLP are joined by mHC; null takes all.
     layer_indices: Indices | None = None
-    # Off the diagonal of H_res at the start. -8 is nearer to no mixing, but its gradients are 20
-    # to 1,000 times smaller.
+    # Off the diagonal of H_res at the start. -8 is nearer to no mixing, but the gradient of the
+    # mixing goes with the mass there, about exp(residual_logit).
     residual_logit: Annotated[float, Field(lt=0.0)] = -4.0
     # Recompute the maps in the backward pass: less memory, more time.
     remat: bool = False
