@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,9 +47,7 @@ def test_two_devices_give_the_values_of_one(name):
         devices = make_devices(n, 4)
         loss = per_device(make_loss(name), devices)
         found.append(jax.device_get(_gradient(loss)(*_on(devices, tuple(arrays)))))
-    one, two = (jax.tree.leaves(result) for result in found)
-    for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
 
 
 def _loops(text: str) -> list[str]:

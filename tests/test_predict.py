@@ -75,6 +75,7 @@ def test_one_cell_for_each_control_cell_with_its_name_and_columns(tmp_path, caps
     # Each cell is a shift of its own control cell: near it and not it.
     assert 0 < np.abs(x - before).mean() < np.abs(x - np.roll(before, 1, axis=0)).mean()
     assert dict(out.uns["wound_jax"]) == {
+        "model": "wound_jax set transformer, llama",
         "run": "tiny",
         "step": shrunk_runs.loaded("tiny").step,
         "perturbation": "Burn",

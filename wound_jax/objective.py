@@ -145,12 +145,16 @@ class VelocityTerm:
         )
         reg = regularization_loss(displacement, drift.velocity, mask & (weights > 0))
         mean = _mean_over_sets(align.loss + config.regularization_weight * reg, batch)
-        weight = jnp.asarray(config.weight)
-        if step is not None:
-            weight = warmup_weight(step, config.weight, config.warmup_steps)
+        weight = self._weight(step)
         return weight * mean, {
             "velocity_loss": mean,
             "velocity_weight": weight,
             "velocity_cosine": _mean_over_sets(align.cosine, batch),
             "velocity_used": _mean_over_sets(align.used, batch),
         }
+
+    def _weight(self, step: Int[Array, ""] | None) -> Scalar:
+        """lambda(t)."""
+        if step is None:
+            return jnp.asarray(self.config.weight)
+        return warmup_weight(step, self.config.weight, self.config.warmup_steps)

@@ -106,9 +106,6 @@ def predict_file(
     Raises:
         UserError: there is no control cell, or the file does not fit the model.
     """
-    import numpy as np
-
-    from wound_jax.data.annotations import read_annotations
     from wound_jax.data.days import require_days
     from wound_jax.data.prepare import cell_table
     from wound_jax.data.source import read_parts
@@ -117,14 +114,7 @@ def predict_file(
     decodes = run.spec.genes and not run.spec.gene_input
     beside = [data.genes] if with_controls and decodes else []
     adata = read_parts(path, {run.spec.input, *beside})
-    labels = read_annotations(cast("pd.DataFrame", adata.obs), data)
-    controls = np.flatnonzero(labels.condition == run.spec.control)
-    if not len(controls):
-        raise UserError(
-            f"{path} holds no {run.spec.control!r} cell in obs[{data.pert_col!r}] (present: "
-            f"{', '.join(sorted(set(labels.condition)))}); predictions start from control cells."
-        )
-    adata, labels = adata[controls], labels.take(controls)
+    adata, labels = _control_cells(run, adata, path)
     if run.config.model.timepoint_embedding == "continuous":
         require_days(labels.timepoint)
     table = cell_table(
@@ -134,6 +124,25 @@ def predict_file(
         _warn_of_missing(run.spec.preprocessing, adata.var_names)
     values = _predict_all(run, table, perturbation)
     return _as_anndata(run, adata, table, values, perturbation, with_controls)
+
+
+def _control_cells(
+    run: "LoadedRun", adata: "ad.AnnData", path: str
+) -> "tuple[ad.AnnData, Annotations]":
+    """The control cells of a file and their labels."""
+    import numpy as np
+
+    from wound_jax.data.annotations import read_annotations
+
+    labels = read_annotations(cast("pd.DataFrame", adata.obs), run.config.data)
+    controls = np.flatnonzero(labels.condition == run.spec.control)
+    if not len(controls):
+        raise UserError(
+            f"{path} holds no {run.spec.control!r} cell in obs[{run.config.data.pert_col!r}] "
+            f"(present: {', '.join(sorted(set(labels.condition)))}); predictions start from "
+            "control cells."
+        )
+    return adata[controls], labels.take(controls)
 
 
 def _predict_all(run: "LoadedRun", table, perturbation: str) -> "np.ndarray":
@@ -195,6 +204,7 @@ def _as_anndata(
     out = ad.AnnData(x, obs=obs, var=pd.DataFrame(index=pd.Index(names)))
     out.uns["wound_jax"] = {
         "run": run.folder.resolve().name,
+        "model": f"wound_jax set transformer, {run.config.model.backbone}",
         "step": run.step,
         "perturbation": perturbation,
         "scale": _scale(spec),
