@@ -10,12 +10,12 @@ import anndata as ad
 import jax
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from wound_jax.assemble import Run
 from wound_jax.config import load_config
 from wound_jax.config.load import schema_keys, value_at
 from wound_jax.data.prepare import prepare
+from wound_jax.data.velocity.from_pseudotime import PseudotimeOptions, add_pseudotime_velocity
 from wound_jax.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -101,18 +101,20 @@ def test_every_part_acts_on_synthetic_cells(variant):
 
 @pytest.fixture(scope="module")
 def kang_with_velocity(shared, tmp_path_factory):
-    """The Kang cells with made-up velocities, days and scalars.
+    """The Kang cells with directions from a pseudotime, as the command adds them, and a day.
 
-    The set has no spliced counts, so whatever is said about velocity on it is invented: these
-    columns let the variants' machinery run on real counts, and nothing else.
+    The set has no spliced counts, and one time point, whose name is made up here.
     """
     adata = ad.read_h5ad(shared / "data" / "kang_ifnb.h5ad")
-    rng = np.random.default_rng(0)
-    velocity = sp.random(*adata.shape, density=0.05, rng=rng, dtype=np.float32)
-    adata.layers["velocity"] = sp.csr_matrix(velocity)
+    options = PseudotimeOptions(
+        "X",
+        groups="cell_type",
+        control="ctrl",
+        leave_out={"donor": ("1256", "1488", "1244"), "label_source": ("predicted",)},
+        preprocess="log1p_cp10k",
+    )
+    add_pseudotime_velocity(adata, options)
     adata.obs["timepoint"] = "6h"
-    for name in ("velocity_magnitude", "velocity_pseudotime", "velocity_confidence"):
-        adata.obs[name] = rng.uniform(0.1, 1, adata.n_obs)
     path = tmp_path_factory.mktemp("kang") / "kang.h5ad"
     adata.write_h5ad(path)
     return path

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from wound_jax.data.velocity.contract import read_velocity, velocity_keys
 from wound_jax.data.velocity.graph import (
+    drift,
     nearest_neighbours,
     neighbour_confidence,
     project_graph,
@@ -250,6 +251,28 @@ def test_confidence_is_the_agreement_with_neighbours():
     expected = np.mean([np.corrcoef(velocity[i], velocity[j])[0, 1] for j in known])
     np.testing.assert_allclose(partial[i], expected, rtol=1e-4)
     assert partial[3] == 0
+
+
+def test_confidence_in_an_embedding_is_the_plain_cosine():
+    rng = np.random.default_rng(6)
+    velocity = rng.standard_normal((30, 3)) + 2.0
+    velocity[4] = 0.0
+    neighbours = nearest_neighbours(rng.standard_normal((30, 2)), 5)
+    found = neighbour_confidence(velocity, neighbours, centred=False)
+    unit = velocity / np.maximum(np.linalg.norm(velocity, axis=1, keepdims=True), 1e-12)
+    expected = (unit[neighbours] @ unit[:, :, None])[..., 0].mean(axis=1)
+    np.testing.assert_allclose(found, expected.clip(0, 1), rtol=1e-5)
+    assert found[4] == 0
+
+
+def test_drift_is_the_excess_of_transitions_over_uniform_ones():
+    rng = np.random.default_rng(7)
+    transitions, values = rng.dirichlet(np.ones(4), 9), rng.standard_normal((12, 3))
+    neighbours = np.array([rng.choice(12, 4, replace=False) for _ in range(9)])
+    found = drift(transitions, values, neighbours)
+    for i in range(9):
+        steps = values[neighbours[i]] - values[i]
+        np.testing.assert_allclose(found[i], (transitions[i] - 1 / 4) @ steps, atol=1e-6)
 
 
 def test_neighbours_leave_the_cell_itself_out():

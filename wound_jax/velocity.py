@@ -1,47 +1,53 @@
 """Command `python -m wound_jax.velocity`: brings RNA velocity into the basis a model works in.
 
 `add` writes a copy of a file with `obsm["velocity_<rep>"]`, estimating gene velocities from spliced
-and unspliced counts first where asked. `diagnose` prints whether the velocity of control cells
-points to the treated state, against the null of `wound_jax.data.velocity.null`.
+and unspliced counts first where asked; or directions from a pseudotime, for files without splicing.
+`diagnose` prints whether the velocity of control cells points to the treated state, against the
+null of `wound_jax.data.velocity.null`.
 """
 
 import argparse
-import importlib
 import os
 import sys
 from pathlib import Path
 from typing import cast, get_args
 
 import anndata as ad
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from wound_jax.cli import run
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import read_annotations
-from wound_jax.data.source import matrix
-from wound_jax.data.velocity.contract import CONFIDENCE, GENE_VELOCITY, read_velocity
+from wound_jax.data.source import is_gene_matrix, matrix
+from wound_jax.data.velocity.contract import (
+    CONFIDENCE,
+    ESTIMATE,
+    read_velocity,
+    velocity_keys,
+)
+from wound_jax.data.velocity.from_pseudotime import (
+    CAUTION,
+    ENGINE,
+    PseudotimeOptions,
+    add_pseudotime_velocity,
+    parse_leave_out,
+)
 from wound_jax.data.velocity.from_spliced import Engine, add_gene_velocity
-from wound_jax.data.velocity.graph import (
-    nearest_neighbours,
-    neighbour_confidence,
-    project_graph,
-)
+from wound_jax.data.velocity.graph import nearest_neighbours, neighbour_confidence
 from wound_jax.data.velocity.null import NullOptions, alignment_table
-from wound_jax.data.velocity.projection import (
-    Encoder,
-    loadings_agreement,
-    log1p_velocity,
-    project_encoder,
-    project_linear,
+from wound_jax.data.velocity.project_file import (
+    LOADINGS,
+    SCALE,
+    by_encoder,
+    by_graph,
+    by_loadings,
+    gene_velocity,
 )
+from wound_jax.data.velocity.pseudotime import Scheme
+from wound_jax.data.velocity.spaces import matrix_key, moving_matrix
 from wound_jax.errors import UserError, unknown_name
 
-_LOADINGS = "PCs"
-# As in scVelo.
-_SCALE = 10.0
 # Options that do not act in every method, and the methods in which they do.
 _METHODS_OF = {
     "loadings": ("linear",),
@@ -50,9 +56,15 @@ _METHODS_OF = {
     "scale": ("graph",),
     "encoder": ("encoder",),
 }
-# Below this the loadings, or the encoder, are those of some other representation.
-_SAME_BASIS = 0.9
-_CHECKED_CELLS = 2_000
+# Options that act with --from-pseudotime alone.
+_OF_PSEUDOTIME = (
+    "pert_col", "control", "cell_type_col", "leave_out", "scheme", "neighbours_in", "preprocess",
+)  # fmt: skip
+_PREPROCESS = ("none", "log1p_cp10k")
+_CIRCULAR = (
+    "these directions were made from the treated cells they are compared with; that they point "
+    "there is how they were made, and no finding."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,16 +97,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     option("--input", type=Path, required=True, help="h5ad file")
     option("--output", type=Path, required=True, help="h5ad file to write")
     option("--overwrite", action="store_true", help="replace --output if it exists")
-    option("--rep", required=True, help="representation in obsm, e.g. X_pca")
+    option(
+        "--rep",
+        required=True,
+        help="representation in obsm, e.g. X_pca; with --from-pseudotime also X or layers/NAME",
+    )
     option(
         "--method",
         choices=("linear", "graph", "encoder"),
-        default="linear",
         help="linear: gene velocity times --loadings; encoder: by the derivative of --encoder; "
-        "graph: displacement over a graph of neighbours, for any embedding (default: %(default)s)",
+        "graph: displacement over a graph of neighbours, for any embedding (default: linear)",
     )
     option("--neighbours", type=int, default=30, help="cells in a neighbourhood (%(default)s)")
-    option("--loadings", help=f"linear: varm key of the loadings (default: {_LOADINGS})")
+    option("--loadings", help=f"linear: varm key of the loadings (default: {LOADINGS})")
     option(
         "--log1p",
         action="store_true",
@@ -111,18 +126,54 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:FUNCTION",
         help="encoder: a JAX function from expression [cells, genes] to the representation",
     )
-    option("--scale", type=float, help=f"graph: sharpness of transitions (default: {_SCALE:g})")
-    _estimate_option(parser)
+    option("--scale", type=float, help=f"graph: sharpness of transitions (default: {SCALE:g})")
+    _estimate_options(parser)
+    _pseudotime_options(parser)
 
 
-def _estimate_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _estimate_options(parser: argparse.ArgumentParser) -> None:
+    estimates = parser.add_mutually_exclusive_group()
+    estimates.add_argument(
         "--from-spliced",
         nargs="?",
         const="scvelo",
         choices=get_args(Engine),
         help="estimate gene velocity from layers spliced and unspliced: by scVelo (optional extra "
         "'velocity'; meant where no name is given) or by the built-in steady-state model",
+    )
+    estimates.add_argument(
+        "--from-pseudotime",
+        nargs="?",
+        const="",
+        metavar="KEY",
+        help="for files without splicing: directions towards later cells of the obs column KEY, or "
+        "of diffusion pseudotime within each cell type where none is named",
+    )
+
+
+def _pseudotime_options(parser: argparse.ArgumentParser) -> None:
+    data = DataConfig()
+    group = parser.add_argument_group("with --from-pseudotime", f"Mind that {CAUTION}")
+    option = group.add_argument
+    option("--pert-col", help=f"obs: condition, without KEY (default: {data.pert_col})")
+    option("--control", help=f"label of control cells, without KEY (default: {data.control})")
+    option(
+        "--cell-type-col",
+        help=f"obs: groups with an order each (default: {data.cell_type_col}; with KEY none)",
+    )
+    option(
+        "--leave-out",
+        action="append",
+        metavar="COLUMN=VALUE[,VALUE]",
+        help="cells that take no part and get no direction, such as held-out animals; may be "
+        "repeated",
+    )
+    option("--scheme", choices=get_args(Scheme), help="bias of the graph (default: soft)")
+    option("--neighbours-in", metavar="KEY", help="obsm: where neighbours are found")
+    option(
+        "--preprocess",
+        choices=_PREPROCESS,
+        help="of X or a layer, as data.preprocess in training (default: none)",
     )
 
 
@@ -131,7 +182,14 @@ def _diagnose_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(body=_diagnose)
     option = parser.add_argument
     option("--input", type=Path, required=True, help="h5ad file")
-    option("--rep", required=True, help="representation in obsm with a velocity, e.g. X_pca")
+    option(
+        "--rep",
+        required=True,
+        help="representation with a velocity: in obsm, e.g. X_pca, or X or layers/NAME",
+    )
+    option(
+        "--preprocess", choices=_PREPROCESS, default="none", help="of X or a layer (%(default)s)"
+    )
     option("--pert-col", default=data.pert_col, help="obs: condition (%(default)s)")
     option("--control", default=data.control, help="label of control cells (%(default)s)")
     option("--cell-type-col", default=data.cell_type_col, help="obs: cell type (%(default)s)")
@@ -148,116 +206,97 @@ def _add(args: argparse.Namespace) -> int:
     if args.output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists; choose another name or add --overwrite.")
     adata = _read(args.input)
-    representation = np.asarray(matrix(adata, f"obsm/{args.rep}"))
-    if args.from_spliced is not None:
-        add_gene_velocity(adata, args.from_spliced, rep=args.rep, n_neighbours=args.neighbours)
-    velocity = _gene_velocity(adata)
-    if CONFIDENCE not in adata.obs:
-        neighbours = nearest_neighbours(representation, args.neighbours)
-        adata.obs[CONFIDENCE] = neighbour_confidence(velocity, neighbours)
-    project = {"linear": _linear, "graph": _graph, "encoder": _encoder}[args.method]
-    projected = project(adata, velocity, representation, args)
-    adata.obsm[f"velocity_{args.rep}"] = projected
+    if args.from_pseudotime is None:
+        how = _by_gene_velocity(adata, args)
+    else:
+        how = _by_pseudotime(adata, args)
+    key = matrix_key(args.rep)
+    found = read_velocity(adata, key, confidence=None)
     _write(adata, args.output)
-    known = int((~np.isnan(projected).any(axis=1)).sum())
+    kind, _, name = velocity_keys(key)[0].partition("/")
     print(
-        f"{args.output}: obsm['velocity_{args.rep}'] of {known} of {adata.n_obs} cells, "
-        f"{projected.shape[1]} dimensions ({args.method})"
+        f"{args.output}: {kind}['{name}'] of {int(found.known.sum())} of {adata.n_obs} cells, "
+        f"{found.velocity.shape[1]} dimensions ({how})"
     )
     return 0
 
 
 def _check_options(args: argparse.Namespace) -> None:
     """Refuses options that would not act."""
+    if args.from_pseudotime is not None:
+        return _check_pseudotime_options(args)
+    _refuse(args, _OF_PSEUDOTIME, "belongs to --from-pseudotime")
+    method = args.method or "linear"
     for name, methods in _METHODS_OF.items():
-        if args.method not in methods and getattr(args, name) not in (None, False):
-            raise UserError(
-                f"--{name} belongs to --method {' or '.join(methods)}, not to {args.method}."
-            )
-    if args.method == "encoder" and args.encoder is None:
+        if method not in methods:
+            _refuse(args, (name,), f"belongs to --method {' or '.join(methods)}, not to {method}")
+    if method == "encoder" and args.encoder is None:
         raise UserError("--method encoder needs the encoder: add --encoder MODULE:FUNCTION.")
 
 
-def _gene_velocity(adata: ad.AnnData) -> np.ndarray:
-    """[cells, genes], NaN where unknown."""
-    if "velocity" not in adata.layers and {"spliced", "unspliced"} <= set(adata.layers):
-        raise UserError(
-            "the file has spliced and unspliced counts, but no layers['velocity']; add "
-            "--from-spliced to estimate it (needs pip install 'wound_jax[velocity]'), or "
-            "--from-spliced steady_state for the built-in estimate."
-        )
-    found = read_velocity(adata, GENE_VELOCITY, confidence=None)
-    return np.where(found.known[:, None] & found.dims, found.velocity, np.nan)
+def _check_pseudotime_options(args: argparse.Namespace) -> None:
+    why = "does not act with --from-pseudotime, which moves the representation itself"
+    _refuse(args, ("method", *_METHODS_OF), why)
+    if args.from_pseudotime:
+        why = f"does not act with a pseudotime that is given ({args.from_pseudotime!r})"
+        _refuse(args, ("pert_col", "control"), why)
+    if not is_gene_matrix(matrix_key(args.rep)):
+        _refuse(args, ("preprocess",), f"is for X and layers, not for the embedding {args.rep}")
 
 
-def _linear(
-    adata: ad.AnnData, velocity: np.ndarray, representation: np.ndarray, args: argparse.Namespace
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(args, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')} {why}.")
+
+
+def _by_pseudotime(adata: ad.AnnData, args: argparse.Namespace) -> str:
+    """Adds directions from a pseudotime; says what they are not, and how they were made."""
+    data = DataConfig()
+    options = PseudotimeOptions(
+        key=matrix_key(args.rep),
+        pseudotime=args.from_pseudotime or None,
+        groups=args.cell_type_col or (None if args.from_pseudotime else data.cell_type_col),
+        condition=args.pert_col or data.pert_col,
+        control=args.control or data.control,
+        leave_out=parse_leave_out(args.leave_out or []),
+        scheme=args.scheme or "soft",
+        n_neighbours=args.neighbours,
+        neighbours_in=args.neighbours_in,
+        preprocess=args.preprocess or "none",
+    )
+    table = add_pseudotime_velocity(adata, options)
+    nothing = "" if options.leave_out else " Here no cell was left out."
+    print(f"warning: {CAUTION}{nothing}", file=sys.stderr)
+    print(table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+    return f"from pseudotime, {options.scheme}"
+
+
+def _by_gene_velocity(adata: ad.AnnData, args: argparse.Namespace) -> str:
+    """Adds the projection of gene velocities; says by what method."""
+    representation = np.asarray(matrix(adata, f"obsm/{args.rep}"))
+    if args.from_spliced is not None:
+        add_gene_velocity(adata, args.from_spliced, rep=args.rep, n_neighbours=args.neighbours)
+    velocity = gene_velocity(adata)
+    if CONFIDENCE not in adata.obs:
+        neighbours = nearest_neighbours(representation, args.neighbours)
+        adata.obs[CONFIDENCE] = neighbour_confidence(velocity, neighbours)
+    method = args.method or "linear"
+    adata.obsm[f"velocity_{args.rep}"] = _projected(adata, velocity, method, args)
+    return method
+
+
+def _projected(
+    adata: ad.AnnData, velocity: np.ndarray, method: str, args: argparse.Namespace
 ) -> np.ndarray:
-    key = args.loadings or _LOADINGS
-    if key not in adata.varm:
-        raise UserError(
-            f"--method linear needs the loadings of {args.rep} in varm[{key!r}], but "
-            f"varm has {', '.join(adata.varm.keys()) or 'nothing'}. Name them by --loadings, or "
-            "use --method graph."
-        )
-    loadings = np.asarray(adata.varm[key])
-    if loadings.shape[1] != representation.shape[1]:
-        raise UserError(
-            f"varm[{key!r}] has {loadings.shape[1]} columns and obsm[{args.rep!r}] has "
-            f"{representation.shape[1]}; they do not belong together."
-        )
-    rows = slice(0, _CHECKED_CELLS)
-    agreement = loadings_agreement(_dense(adata, "X", rows), loadings, representation[rows])
-    if agreement < _SAME_BASIS:
-        raise UserError(
-            f"X times varm[{key!r}] does not reproduce obsm[{args.rep!r}] (correlation "
-            f"{agreement:.2f}); a velocity projected by them would be in another basis. Put the "
-            "matrix they were fitted on into X, or use --method graph."
-        )
-    if args.log1p:
-        velocity = log1p_velocity(velocity, _dense(adata, "layers/Ms"))
-    return project_linear(velocity, loadings)
-
-
-def _graph(
-    adata: ad.AnnData, velocity: np.ndarray, representation: np.ndarray, args: argparse.Namespace
-) -> np.ndarray:
+    if method == "linear":
+        return by_loadings(adata, velocity, args.rep, args.loadings or LOADINGS, log1p=args.log1p)
+    if method == "encoder":
+        return by_encoder(adata, velocity, args.rep, args.encoder, args.expression or "X")
     key = args.expression or ("layers/Ms" if "Ms" in adata.layers else "X")
     print(f"graph: displacements in {key}, {args.neighbours} neighbours in {args.rep}")
-    neighbours = nearest_neighbours(representation, args.neighbours)
-    expression = _dense(adata, key)
-    scale = _SCALE if args.scale is None else args.scale
-    return project_graph(velocity, expression, representation, neighbours, scale=scale)
-
-
-def _encoder(
-    adata: ad.AnnData, velocity: np.ndarray, representation: np.ndarray, args: argparse.Namespace
-) -> np.ndarray:
-    encoder = _load_encoder(args.encoder)
-    expression = _dense(adata, args.expression or "X")
-    encoded = np.asarray(encoder(jnp.asarray(expression[:_CHECKED_CELLS])))
-    expected = representation[:_CHECKED_CELLS]
-    same_shape = encoded.shape == expected.shape
-    agreement = np.corrcoef(encoded.ravel(), expected.ravel())[0, 1] if same_shape else np.nan
-    if not agreement >= _SAME_BASIS:
-        raise UserError(
-            f"{args.encoder} does not reproduce obsm[{args.rep!r}] (shape {encoded.shape} against "
-            f"{expected.shape}, correlation {agreement:.2f}); give the encoder that made it, or "
-            "name the matrix it encodes by --expression."
-        )
-    return project_encoder(encoder, expression, velocity)
-
-
-def _load_encoder(name: str) -> Encoder:
-    """The function that MODULE:FUNCTION names."""
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as e:
-        raise UserError(
-            f"--encoder {name}: {e}. Expected MODULE:FUNCTION, importable from this folder."
-        ) from e
-    return found
+    scale = SCALE if args.scale is None else args.scale
+    return by_graph(adata, velocity, args.rep, key, args.neighbours, scale=scale)
 
 
 def _diagnose(args: argparse.Namespace) -> int:
@@ -275,10 +314,13 @@ def _diagnose(args: argparse.Namespace) -> int:
     labels = pd.DataFrame({"cell_type": cells.cell_type, "condition": cells.condition})
     if args.animal_col is not None:
         labels["animal"] = cells.animal
-    key = f"obsm/{args.rep}"
+    key = matrix_key(args.rep)
     velocity = read_velocity(adata, key, confidence=None)
+    representation = moving_matrix(adata, key, args.preprocess, np.arange(adata.n_obs))
     options = NullOptions(args.draws, args.min_cells, args.alpha, args.seed)
-    table = alignment_table(np.asarray(matrix(adata, key)), velocity, labels, args.control, options)
+    if dict(adata.uns.get(ESTIMATE, {})).get("engine") == ENGINE:
+        print(f"warning: {_CIRCULAR}", file=sys.stderr)
+    table = alignment_table(representation, velocity, labels, args.control, options)
     print(f"{velocity.source}: do {args.control} cells move to the other conditions?")
     print(table.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
     if args.csv is not None:
@@ -300,11 +342,6 @@ def _write(adata: ad.AnnData, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     adata.write_h5ad(part)
     os.replace(part, path)
-
-
-def _dense(adata: ad.AnnData, key: str, rows: slice = slice(None)) -> np.ndarray:
-    values = matrix(adata, key)[rows]
-    return values.toarray() if isinstance(values, sp.csr_matrix) else values
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from wound_jax.data.source import Matrix, is_gene_matrix, matrix, n_columns, ope
 from wound_jax.data.spec import DataSpec, vocabularies
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.velocity.contract import VelocityData, velocity_keys
-from wound_jax.data.velocity.of_run import run_velocity
+from wound_jax.data.velocity.of_run import refuse_leak, run_velocity
 from wound_jax.data.vocabulary import Vocabulary
 from wound_jax.errors import UserError, unknown_name
 
@@ -165,6 +165,7 @@ def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
     velocity = None
     if config.velocity.enable:
         velocity = run_velocity(adata, annotations, spec, config.velocity, config.seed)
+        refuse_leak(adata, velocity, split)
     digest = fingerprint(cells, spec.genes, velocity)
     return PreparedData(cells, split, spec, match_labels(data), digest, velocity)
 

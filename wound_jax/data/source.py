@@ -19,7 +19,7 @@ from wound_jax.errors import UserError, unknown_name
 Matrix = np.ndarray | sp.csr_matrix
 
 # Entries of `uns` that say what a matrix means.
-_NOTES = ("velocity_latent_basis",)
+_NOTES = ("velocity_latent_basis", "velocity_estimate")
 
 
 def open_source(

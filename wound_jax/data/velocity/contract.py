@@ -22,6 +22,8 @@ from wound_jax.errors import UserError
 GENE_VELOCITY = "layers/velocity"
 GENES_COLUMN = "velocity_genes"
 CONFIDENCE = "velocity_confidence"
+# uns: how the velocities of a file were made.
+ESTIMATE = "velocity_estimate"
 LATENT = "velocity_latent"
 LATENT_BASIS = "velocity_latent_basis"
 
@@ -149,7 +151,9 @@ def _remedy(adata: ad.AnnData, key: str) -> str:
         return (
             "Estimate it by `python -m wound_jax.velocity add --from-spliced`."
             if spliced
-            else "Estimate it from spliced and unspliced counts, or train without velocity."
+            else "Estimate it from spliced and unspliced counts, take directions from a pseudotime "
+            "instead (`python -m wound_jax.velocity add --from-pseudotime`; see its help for what "
+            "they are not), or train without velocity."
         )
     return f"Add it by `python -m wound_jax.velocity add --rep {key.removeprefix('obsm/')}`."
 

@@ -17,13 +17,12 @@ import pandas as pd
 import scipy.sparse as sp
 
 from wound_jax.data.source import matrix
-from wound_jax.data.velocity.contract import CONFIDENCE, GENES_COLUMN, present
+from wound_jax.data.velocity.contract import CONFIDENCE, ESTIMATE, GENES_COLUMN, present
 from wound_jax.data.velocity.graph import nearest_neighbours, neighbour_confidence
 from wound_jax.data.velocity.steady_state import MIN_SHARED_COUNTS, steady_state_velocity
 from wound_jax.errors import UserError
 
 Engine = Literal["steady_state", "scvelo", "scvelo_dynamical"]
-ESTIMATE = "velocity_estimate"
 
 
 def add_gene_velocity(

@@ -8,12 +8,14 @@ Nat. Biotechnol. 38, 1408; La Manno et al. 2018, Nature 560, 494)
 
 with cosines over genes, each vector centred over its genes as scVelo does (so a change of depth is
 no direction). Subtracting 1/k removes what the mere density of neighbours would give. The result
-is a direction; its length is that of the neighbourhood, not of the velocity.
+is a direction; its length is that of the neighbourhood, not of the velocity. Other transitions T
+between neighbours (`wound_jax.data.velocity.pseudotime`) become directions by the same `drift`.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
@@ -72,14 +74,38 @@ def project_graph(
     for rows in _chunks(np.flatnonzero(known), neighbours.shape[1] * expression.shape[1]):
         displacement = expression[neighbours[rows]] - expression[rows, None]
         cosine = _cosines(displacement, velocity[np.ix_(rows, genes)])
-        step = embedding[neighbours[rows]] - embedding[rows, None]
-        excess = softmax(scale * cosine, axis=-1) - 1.0 / neighbours.shape[1]
-        moved[rows] = np.einsum("ck,ckd->cd", excess, step)
+        moved[rows] = drift(softmax(scale * cosine, axis=-1), embedding, neighbours[rows])
     return moved
 
 
+def drift(
+    transitions: Float[np.ndarray, "sources k"],
+    values: Float[np.ndarray, "cells dims"],
+    neighbours: Int[np.ndarray, "sources k"],
+) -> Float[np.ndarray, "sources dims"]:
+    """The displacement that transitions give, less the one of uniform transitions: dz above.
+
+    Args:
+        transitions: T, [sources, k], rows summing to one; a source is a cell that moves.
+        values: z, [cells, dims], of all cells.
+        neighbours: [sources, k], positions in `values`.
+
+    Returns:
+        float32 [sources, dims], in the unit of `values`.
+    """
+    n, k = neighbours.shape
+    # Rows of T - 1/k sum to zero, so z_i itself drops out.
+    excess = (np.asarray(transitions, dtype=np.float64) - 1.0 / k).ravel()
+    starts = np.arange(0, n * k + 1, k)
+    step = sp.csr_matrix((excess, neighbours.ravel(), starts), shape=(n, len(values)))
+    return np.asarray(step @ values, dtype=np.float32)
+
+
 def neighbour_confidence(
-    velocity: Float[np.ndarray, "cells genes"], neighbours: Int[np.ndarray, "cells k"]
+    velocity: Float[np.ndarray, "cells genes"],
+    neighbours: Int[np.ndarray, "cells k"],
+    *,
+    centred: bool = True,
 ) -> Float[np.ndarray, " cells"]:
     """How far a cell's velocity agrees with its neighbours': mean correlation, not below 0.
 
@@ -88,6 +114,8 @@ def neighbour_confidence(
     Args:
         velocity: [cells, genes], NaN as in `project_graph`.
         neighbours: [cells, k].
+        centred: whether each velocity is centred over its genes first (a correlation); the
+            dimensions of an embedding have no common mean to take away, there it is the cosine.
 
     Returns:
         float32 [cells] in [0, 1]; 0 where the cell, or all its neighbours, have no velocity.
@@ -97,7 +125,7 @@ def neighbour_confidence(
     values = np.where(known[:, None], velocity[:, genes], 0.0)
     for rows in _chunks(np.flatnonzero(known), neighbours.shape[1] * values.shape[1]):
         around = known[neighbours[rows]]
-        correlation = _cosines(values[neighbours[rows]], values[rows]) * around
+        correlation = _cosines(values[neighbours[rows]], values[rows], centred=centred) * around
         mean = correlation.sum(axis=1) / np.maximum(around.sum(axis=1), 1)
         confidence[rows] = np.clip(mean, 0.0, 1.0)
     return confidence
@@ -129,10 +157,14 @@ def _chunks(rows: np.ndarray, values_a_row: int) -> Iterator[np.ndarray]:
 
 
 def _cosines(
-    a: Float[np.ndarray, "cells k genes"], b: Float[np.ndarray, "cells genes"]
+    a: Float[np.ndarray, "cells k genes"],
+    b: Float[np.ndarray, "cells genes"],
+    *,
+    centred: bool = True,
 ) -> Float[np.ndarray, "cells k"]:
-    """Cosines of gene-centred vectors in float64; 0 where one of them has no length."""
-    a = a - a.mean(axis=-1, keepdims=True, dtype=np.float64)
-    b = b - b.mean(axis=-1, keepdims=True, dtype=np.float64)
+    """Cosines of (gene-centred) vectors in float64; 0 where one of them has no length."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    if centred:
+        a, b = (x - x.mean(axis=-1, keepdims=True) for x in (a, b))
     scale = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)[:, None]
     return np.einsum("ckg,cg->ck", a, b) / np.where(scale > 0, scale, np.inf)

@@ -12,8 +12,10 @@ import numpy as np
 from wound_jax.config.schema import VelocityConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.spec import DataSpec
-from wound_jax.data.velocity.contract import VelocityData, read_velocity
+from wound_jax.data.splits import Split
+from wound_jax.data.velocity.contract import ESTIMATE, VelocityData, read_velocity
 from wound_jax.data.velocity.null import permute_within
+from wound_jax.errors import UserError
 
 
 def run_velocity(
@@ -40,6 +42,33 @@ def run_velocity(
         ]
         velocity = permute_within(velocity, np.array(groups), seed)
     return velocity
+
+
+def refuse_leak(adata: ad.AnnData, velocity: VelocityData, split: Split) -> None:
+    """Refuses directions that were made with the treated cells that the split holds out.
+
+    A pseudotime's directions lead towards the treated cells that were in its graph. A leaky split
+    says so by itself, in every report.
+
+    Args:
+        adata: the cells, with the note of how their velocity was made.
+        velocity: their velocity.
+        split: of the run.
+
+    Raises:
+        UserError: held-out treated cells have such a direction.
+    """
+    if dict(adata.uns.get(ESTIMATE, {})).get("engine") != "pseudotime" or split.leaky:
+        return
+    held_out = np.concatenate([split.treated["val"], split.treated["test"]])
+    n = int(velocity.known[held_out].sum())
+    if n:
+        raise UserError(
+            f"the velocity was made from a pseudotime with {n} of the treated cells that the "
+            f"{split.kind} split holds out; expected directions of training cells alone. Make it "
+            "again with `python -m wound_jax.velocity add --from-pseudotime --leave-out "
+            "COLUMN=VALUE,...`, naming what split.test and split.val hold out."
+        )
 
 
 def _of_genes(velocity: VelocityData, names: list[str], genes: tuple[str, ...]) -> VelocityData:
