@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from wound_jax.evaluation.cell_map import CellMap
 from wound_jax.evaluation.plots import (
-    ProjectedStratum,
     _running_median,
-    _thin,
     plot_loss_curves,
     plot_strata_bars,
     plot_umap,
@@ -150,27 +149,38 @@ def test_strata_bars(tmp_path) -> None:
     np.testing.assert_array_equal(imread(tmp_path / "null.png")[..., :3], pixels)
 
 
-def test_thinning_keeps_rare_groups() -> None:
-    rng = np.random.default_rng(0)
-    assert len(_thin(np.zeros((1000, 2)), 0.1, rng)) == 100
-    assert len(_thin(np.zeros((3, 2)), 0.1, rng)) == 1
-    assert len(_thin(np.zeros((0, 2)), 0.1, rng)) == 0
+def test_many_baselines_keep_marks_of_their_own(tmp_path) -> None:
+    result = make_result()
+    for stratum in result["strata"]:
+        stratum["baselines"] |= {f"b{i}": scores(0.05 * i, 1 - 0.05 * i) for i in range(12)}
+    plot_strata_bars(result, tmp_path / "bars.png")
+    assert_is_picture(tmp_path / "bars.png")
+
+
+def test_a_collapsed_baseline_leaves_the_others_their_room(tmp_path) -> None:
+    """Marks beyond the edge stand at it, wherever they would be."""
+    pictures = []
+    for ratio in (40.0, 80.0):
+        result = make_result()
+        for stratum in result["strata"]:
+            stratum["baselines"]["covariate_only"] = scores(0.5, ratio)
+        plot_strata_bars(result, tmp_path / "bars.png")
+        pictures.append(imread(tmp_path / "bars.png")[..., :3])
+    np.testing.assert_array_equal(*pictures)
 
 
 def test_umap(tmp_path) -> None:
     rng = np.random.default_rng(0)
-    strata = [
-        ProjectedStratum(
-            name,
-            rng.normal(size=(60, 8)) + center,
-            rng.normal(size=(50, 8)) + center + 4.0,
-            rng.normal(size=(60, 8)) + center + 4.0,
-        )
-        for name, center in (("Fib", 0.0), ("Mac", 15.0))
-    ]
-    plot_umap(strata, tmp_path / "umap.png", seed=0)
+    labels = np.repeat(["Fib", "Mac"], 60)
+    places = np.where(labels == "Fib", 0.0, 15.0)[:, None]
+    arms = {
+        name: rng.normal(size=(120, 2)) + places + shift
+        for name, shift in (("control", 0.0), ("treated", 4.0), ("predicted", 3.5))
+    }
+    cell_map = CellMap(**arms, control_type=labels, treated_type=labels, predicted_type=labels)
+    plot_umap(cell_map, tmp_path / "umap.png")
     pixels = assert_is_picture(tmp_path / "umap.png")
     for color in ("#9a9a9a", "#d55e00", "#0072b2"):
         assert share_of_color(pixels, color) > 1e-4
-    plot_umap(strata, tmp_path / "again.png", seed=0)
+    plot_umap(cell_map, tmp_path / "again.png")
     np.testing.assert_array_equal(imread(tmp_path / "again.png")[..., :3], pixels)

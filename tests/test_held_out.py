@@ -8,7 +8,8 @@ import pytest
 from wound_jax.config import load_config
 from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.errors import UserError
-from wound_jax.evaluation.held_out import evaluate, fit_yardstick, plan_strata, predict_strata
+from wound_jax.evaluation.held_out import fit_yardstick, plan_strata, predict_strata
+from wound_jax.evaluation.outcome import evaluate
 from wound_jax.inference import Predictor
 
 N = 12
@@ -86,7 +87,8 @@ def test_predictions_stand_in_the_order_of_the_controls(paired):
 def test_the_identity_scores_as_the_identity_baseline(paired):
     data = paired
     config = load_config(None, CONFIG).evaluation
-    result, scored = evaluate(Identity(), data, fit_yardstick(data, config, 0), config)
+    outcome = evaluate(Identity(), data, fit_yardstick(data, config, 0), config)
+    result = outcome.result
     assert [row["cell_type"] for row in result["strata"]] == ["A", "B"]
     assert [(row["cell_type"], row["n_control"]) for row in result["skipped"]] == [
         ("B", 0),
@@ -98,7 +100,8 @@ def test_the_identity_scores_as_the_identity_baseline(paired):
         assert row["model"]["e_distance_ratio"] == pytest.approx(1.0)
     assert result["split"]["animals"] == ["d3", "d4", "d5"]
     assert result["split"]["n_animals"] == 3
-    assert len(scored) == 2
+    assert len(outcome.strata) == len(outcome.predicted) == 2
+    assert outcome.draws.units == result["uncertainty"]["units"]
 
 
 def test_too_few_cells_everywhere_names_the_largest_stratum(paired):

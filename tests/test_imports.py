@@ -25,9 +25,13 @@ FLOORS = (
     ("objective",),
     ("train_step",),
     ("assemble", "checkpoint", "inference", "interruption", "provenance", "runlog"),
-    ("loop", "run_folder"),
+    ("journal", "run_folder"),
+    ("loop",),
     ("evaluation",),
-    ("train", "evaluate", "predict", "synthetic", "velocity", "config.__main__"),
+    ("report",),
+    ("lifecycle",),
+    ("comparison",),
+    ("train", "evaluate", "compare", "predict", "synthetic", "velocity", "config.__main__"),
     ("__main__",),
 )
 

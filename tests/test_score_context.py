@@ -1,4 +1,6 @@
-"""The training-only part of the metrics: which genes, which components."""
+"""The training-only part of the metrics: genes, components, shifts, the classifier of types."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from scipy.stats import ttest_ind
 
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import fit_context
+from wound_jax.evaluation.metrics import Comparison
 from wound_jax.evaluation.strata import Stratum
 
 N_GENES = 30
@@ -129,6 +132,55 @@ def test_components_are_orthonormal_reproducible_and_find_the_axes() -> None:
 def test_fewer_components_where_cells_are_few() -> None:
     stratum = make_stratum("Fib", responding(1), n=(10, 10))
     assert fit(stratum, n_pcs=50).pca_components.shape == (19, N_GENES)
+
+
+def test_mean_shifts_weigh_strata_alike_and_fall_back_on_all_perturbations() -> None:
+    fib = make_stratum("Fib", responding(1), n=(300, 300))
+    mac = make_stratum("Mac", responding(2), n=(30, 30))
+    freeze = make_stratum("Fib", responding(3), perturbation="Freeze")
+    no_treated = make_stratum("Neu", responding(4), n=(60, 0))
+    context = fit(fib, mac, freeze, no_treated)
+    burn = (fib.mean_delta + mac.mean_delta) / 2
+    np.testing.assert_allclose(context.mean_shift_of(fib), burn, rtol=1e-12)
+    np.testing.assert_allclose(context.mean_shift_of(freeze), freeze.mean_delta, rtol=1e-12)
+    every = (2 * burn + freeze.mean_delta) / 3
+    other = make_stratum("Fib", responding(1), perturbation="Sunburn")
+    np.testing.assert_allclose(context.mean_shift_of(other), every, rtol=1e-12)
+
+
+def test_the_classifier_tells_types_apart_on_new_cells_treated_or_not() -> None:
+    profiles = {"Fib": responding(10, 11), "Mac": responding(12, 13), "Neu": responding(14, 15)}
+    # Types of very different numbers count alike.
+    sizes = {"Fib": (400, 400), "Mac": (30, 30), "Neu": (30, 0)}
+    context = fit(
+        *(make_stratum(n, responding(1), n=sizes[n], profile=p) for n, p in profiles.items()),
+        n_pcs=6,
+    )
+    for name, profile in profiles.items():
+        new = make_stratum(name, responding(1), profile=profile, seed=1)
+        for cells in (new.control, new.treated):
+            assert context.share_of_type(context.project(cells), name) > 0.9
+    fib = context.project(make_stratum("Fib", responding(1), profile=profiles["Fib"]).control)
+    assert context.share_of_type(fib, "Mac") < 0.1
+    assert np.isnan(context.share_of_type(fib, "Dendritic"))
+
+
+def test_no_classifier_without_two_types_to_tell_apart() -> None:
+    fib, rare = make_stratum("Fib", responding(1)), make_stratum("Mac", responding(1), n=(4, 4))
+    context = fit(fib, rare)
+    assert context.classifier is None
+    assert np.isnan(context.share_of_type(context.project(fib.control), "Fib"))
+
+
+def test_what_is_known_of_a_stratum_goes_with_it() -> None:
+    context = fit(make_stratum("Fib", responding(1)))
+    stratum = make_stratum("Fib", responding(1), seed=1)
+    comparison = Comparison(stratum, stratum.control, context)
+    assert comparison.real is Comparison(stratum, stratum.control + 1, context).real
+    assert len(context.real) == 1
+    assert len(replace(context, max_cells=5).real) == 0, "another context, other samples"
+    del comparison, stratum
+    assert len(context.real) == 0
 
 
 def test_errors_name_the_fault() -> None:

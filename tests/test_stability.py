@@ -1,9 +1,18 @@
-"""Loss variation and gradient spikes against cases whose answer is known."""
+"""Loss variation, gradient spikes and improvement against cases whose answer is known."""
 
 import numpy as np
 import pytest
+import tiny_run
 
-from wound_jax.evaluation.stability import gradient_spikes, loss_variation
+from wound_jax.evaluation.stability import (
+    clip_rate,
+    gradient_spikes,
+    improvement,
+    loss_variation,
+    training_stability,
+)
+from wound_jax.loop import Loop
+from wound_jax.runlog import read_metrics
 
 
 def test_a_line_has_no_variation():
@@ -47,3 +56,83 @@ def test_a_step_is_judged_by_the_steps_before_it_alone():
     # The jump is a spike until it has become the usual, after half a window.
     assert spikes[0] == 300
     assert spikes[-1] < 300 + 110
+
+
+def log(losses, norms, validations) -> list[dict]:
+    """A run's records: one a step, and one a validation of (step, loss, distance part)."""
+    steps = [
+        {"step": k + 1, "train/loss": loss, "train/grad_norm": norm}
+        for k, (loss, norm) in enumerate(zip(losses, norms, strict=True))
+    ]
+    found = [{"step": s, "val/loss": loss, "val/ot_loss": ot} for s, loss, ot in validations]
+    return sorted(steps + found, key=lambda record: record["step"])
+
+
+def judged(records, **changes) -> dict[str, float]:
+    options = {"clip_norm": 10.0, "warmup_steps": 0, "steps_per_epoch": 16, "identity_loss": 4.0}
+    return training_stability(records, **{**options, **changes})
+
+
+def test_the_figures_of_a_run_whose_answers_are_known():
+    norms = np.random.default_rng(3).uniform(0.9, 1.1, 420)
+    norms[[100, 200, 300, 400]] = 20.0
+    losses = np.concatenate([np.full(378, 9.0), np.tile([1.0, 3.0], 21)])
+    found = judged(log(losses, norms, [(0, 10.0, 8.0), (200, 5.0, 3.0), (420, 6.0, 2.0)]))
+    # 42 values, one above or below 2; their line takes 21^2 / (n (n^2 - 1) / 12) of the squares.
+    assert found["loss_variance"] == pytest.approx(42 / 41)
+    assert found["loss_cv"] == pytest.approx(np.sqrt((42 - 441 / 6170.5) / 40) / 2)
+    # 4 spikes in the 400 steps that can be judged.
+    assert found["spikes_per_1000"] == pytest.approx(10)
+    assert found["spikes_per_epoch"] == pytest.approx(0.16)
+    assert found["clip_rate"] == pytest.approx(4 / 420)
+    assert (found["untrained_loss"], found["best_loss"]) == (10.0, 5.0)
+    assert found["improvement"] == pytest.approx(0.5)
+    # The distance at the best loss, not the best distance.
+    assert found["improvement_on_identity"] == pytest.approx((4 - 3) / 4)
+
+
+def test_what_cannot_be_computed_is_nan():
+    short = judged(log([2.0], [1.0], []), identity_loss=None)
+    assert {name for name, value in short.items() if np.isnan(value)} == set(short) - {"clip_rate"}
+    assert all(np.isnan(value) for value in judged([], identity_loss=None).values())
+    late = judged(log([2.0, 2.0], [1.0, 1.0], [(40, 3.0, 3.0)]), identity_loss=0.0)
+    assert late["best_loss"] == 3.0
+    assert np.isnan([late["untrained_loss"], late["improvement"]]).all()
+    assert np.isnan(late["improvement_on_identity"])
+
+
+def test_a_model_worse_than_no_change_improves_by_less_than_nothing():
+    assert improvement(2.0, 3.0) == pytest.approx(-0.5)
+
+
+def test_a_warm_up_counts_neither_as_spikes_nor_as_steps():
+    norms = np.random.default_rng(4).uniform(0.9, 1.1, 300)
+    norms[[60, 250]] = 9.0
+    found = judged(log(np.ones(300), norms, []), warmup_steps=100)
+    assert found["spikes_per_1000"] == pytest.approx(1000 / 200)
+
+
+def test_without_a_clip_nothing_is_clipped():
+    assert clip_rate([1.0, 50.0], None) == 0.0
+    assert clip_rate([1.0, 50.0], 10.0) == 0.5
+
+
+def test_a_validation_that_was_not_finite_is_passed_over():
+    records = [*log([], [], [(0, 4.0, 4.0), (10, 2.0, 2.0)]), {"step": 20, "val/loss": None}]
+    assert judged(records)["improvement"] == pytest.approx(0.5)
+
+
+def test_the_keys_of_a_real_log(tmp_path):
+    training = tiny_run.config().training.model_copy(update={"val_every": 10})
+    run = tiny_run.new_run(total_steps=25)
+    Loop(run, training, tiny_run.data().spec, tmp_path, progress_bar=False).train()
+    found = training_stability(
+        read_metrics(tmp_path),
+        clip_norm=1e-6,
+        warmup_steps=0,
+        steps_per_epoch=run.batches_per_epoch,
+        identity_loss=10.0,
+    )
+    assert all(np.isfinite(value) for name, value in found.items() if name != "loss_cv")
+    assert found["clip_rate"] == 1.0
+    assert found["best_loss"] <= found["untrained_loss"]

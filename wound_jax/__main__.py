@@ -14,6 +14,7 @@ from wound_jax.errors import unknown_name
 COMMANDS = {
     "train": ("wound_jax.train", "train a model from a config"),
     "evaluate": ("wound_jax.evaluate", "score a trained run on its held-out cells"),
+    "compare": ("wound_jax.compare", "train variants over seeds and compare them, or compare runs"),
     "predict": ("wound_jax.predict", "predict perturbed cells from control cells"),
     "config": ("wound_jax.config.__main__", "print a resolved config, or compare two runs"),
     "velocity": (

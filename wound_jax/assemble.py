@@ -1,5 +1,6 @@
 """Puts a run together: model, partition, optimiser, devices and compiled steps, from a config."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +26,7 @@ from wound_jax.losses import loss_options, make_loss
 from wound_jax.losses.velocity import CELLS_OF_SOURCE, assign_velocity
 from wound_jax.models.functional import init_model
 from wound_jax.models.set_transformer import ModelDims
-from wound_jax.objective import Objective, VelocityTerm
+from wound_jax.objective import Metrics, Objective, VelocityTerm
 from wound_jax.optim.optimizer import make_optimizer, make_schedule
 from wound_jax.optim.partition import label_parameters, partition
 from wound_jax.sharding import Devices, make_devices, per_device
@@ -63,10 +64,22 @@ class Feed:
 
     def batch(self, plan: SetPlan) -> IndexBatch | SetBatch:
         """One batch of a plan, its sets shared among the devices."""
+        return jax.device_put(self.on_host(plan), self._devices.by_set)
+
+    def on_host(self, plan: SetPlan) -> IndexBatch | SetBatch:
+        """The same batch before it is placed."""
         batch = index_batch(plan)
-        if self.store is None:
-            batch = gather_on_host(self._host, batch)
-        return jax.device_put(batch, self._devices.by_set)
+        return batch if self.store is not None else gather_on_host(self._host, batch)
+
+
+def make_feed(config: RunConfig, data: PreparedData, devices: Devices) -> Feed:
+    """The feed of a run."""
+    store = make_store(
+        data,
+        decoder=config.model.decoder.enable,
+        velocity_of=CELLS_OF_SOURCE[config.velocity.source],
+    )
+    return Feed(store, devices, resident=config.data.residency == "device")
 
 
 def model_dims(spec: DataSpec) -> ModelDims:
@@ -106,6 +119,26 @@ def build_objective(config: RunConfig, graphdef: nnx.GraphDef, devices: Devices)
     )
 
 
+def make_step(
+    config: RunConfig, model: Model, objective: Objective, total_steps: int
+) -> tuple[optax.GradientTransformation, Callable[..., tuple[TrainState, Metrics]]]:
+    """The optimiser, and the training step as a pure function `(state, batch, seed=...)`.
+
+    Args:
+        config: of the run.
+        model: whose labels say what trains.
+        objective: what is minimised.
+        total_steps: length of the run, for the schedule.
+    """
+    trainable, _ = partition(model.parameters, model.labels)
+    labels = {name: model.labels[name] for name in trainable}
+    schedule = make_schedule(config.training, total_steps)
+    optimizer = make_optimizer(config.training, labels, schedule)
+    return optimizer, partial(
+        train_step, objective=objective, optimizer=optimizer, schedule=schedule, labels=labels
+    )
+
+
 def initial_state(
     model: Model, optimizer: optax.GradientTransformation, devices: Devices
 ) -> TrainState:
@@ -123,6 +156,11 @@ def initial_state(
 class Run:
     """Everything a training loop needs, assembled from a config and its data.
 
+    Args:
+        config: of the run.
+        data: its cells.
+        feed: of another run on the same cells and devices, to share it; None makes one.
+
     Attributes:
         model: structure, initial parameters and labels.
         devices: where the run computes.
@@ -134,16 +172,11 @@ class Run:
         evaluate: the compiled evaluation step.
     """
 
-    def __init__(self, config: RunConfig, data: PreparedData):
+    def __init__(self, config: RunConfig, data: PreparedData, feed: Feed | None = None):
         training = config.training
         self.model = build_model(config, data.spec)
         self.devices = make_devices(training.devices, training.batch_size)
-        store = make_store(
-            data,
-            decoder=config.model.decoder.enable,
-            velocity_of=CELLS_OF_SOURCE[config.velocity.source],
-        )
-        self.feed = Feed(store, self.devices, resident=config.data.residency == "device")
+        self.feed = feed or make_feed(config, data, self.devices)
         self.plans = data.plan_builder("train", config.data, config.seed)
         self.batches_per_epoch = -(-self.plans.sets_per_epoch() // training.batch_size)
         self.total_steps = _total_steps(training, self.batches_per_epoch)
@@ -151,21 +184,10 @@ class Run:
         self._compile(config)
 
     def _compile(self, config: RunConfig) -> None:
-        trainable, _ = partition(self.model.parameters, self.model.labels)
-        labels = {name: self.model.labels[name] for name in trainable}
-        schedule = make_schedule(config.training, self.total_steps)
-        optimizer = make_optimizer(config.training, labels, schedule)
         objective = build_objective(config, self.model.graphdef, self.devices)
-        step = partial(
-            train_step,
-            objective=objective,
-            optimizer=optimizer,
-            schedule=schedule,
-            labels=labels,
-            seed=config.seed,
-        )
+        optimizer, step = make_step(config, self.model, objective, self.total_steps)
         self.state = initial_state(self.model, optimizer, self.devices)
-        self.step = compile_train_step(step, self.devices)
+        self.step = compile_train_step(partial(step, seed=config.seed), self.devices)
         self.evaluate = compile_eval_step(objective, self.devices)
 
     def _validation_batches(self, config: RunConfig, data: PreparedData) -> list:

@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   python -m wound_jax.evaluate runs/quickstart --part val
   python -m wound_jax.evaluate runs/quickstart evaluation.min_cells=50
   python -m wound_jax.evaluate runs/kang --input new_donors.h5ad
+  python -m wound_jax.evaluate runs/kang --cell-eval
 """
 _CHANGEABLE = ("split.", "evaluation.")
 
@@ -44,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         help="model genes that --input lacks: refuse, or fill with zeros",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument(
+        "--cell-eval",
+        action="store_true",
+        help="also write the pair of files that cell-eval reads, and run it (extra [cell-eval])",
+    )
     parser.add_argument("--output", help="folder for the results; default RUN/eval or RUN/eval-...")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="changes to split.* and evaluation.*"
@@ -75,38 +81,63 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax.data.days import require_days
     from wound_jax.data.external import read_external
     from wound_jax.data.prepare import prepare, resplit
-    from wound_jax.evaluation.held_out import evaluate, fit_yardstick
+    from wound_jax.evaluation.held_out import fit_yardstick
+    from wound_jax.evaluation.outcome import evaluate
     from wound_jax.evaluation.report import write_report
+    from wound_jax.lifecycle import training_figures
     from wound_jax.run_folder import load_run
-    from wound_jax.runlog import read_metrics
 
     loaded = load_run(arguments.run, arguments.checkpoint)
     trained = prepare(loaded.config, loaded.spec)
     provenance.require_same_data(loaded.folder, trained.fingerprint)
     data = resplit(trained, config.split)
-    yardstick = fit_yardstick(data, config.evaluation, config.seed)
+    yardstick = fit_yardstick(data, config.evaluation, config.split.seed)
     if arguments.input:
         data = read_external(arguments.input, config.data, loaded.spec, missing=arguments.missing)
         if config.model.timepoint_embedding == "continuous":
             require_days(data.cells.annotations.timepoint)
-    result, scored = evaluate(loaded.predictor, data, yardstick, config.evaluation, arguments.part)
-    result["split"]["trained_on"] = (
-        0 if arguments.input else trained.trained_on(data, arguments.part)
+    outcome = evaluate(
+        loaded.predictor,
+        data,
+        yardstick,
+        config.evaluation,
+        arguments.part,
+        training=training_figures(loaded.folder, loaded.config, trained),
     )
-    result["run"] = {"folder": str(arguments.run), "step": loaded.step}
+    seen = 0 if arguments.input else trained.trained_on(data, arguments.part)
+    outcome.result["split"]["trained_on"] = seen
+    outcome.result["run"] = {"folder": str(arguments.run), "step": loaded.step}
     folder = Path(arguments.output) if arguments.output else _default_folder(arguments)
-    records = read_metrics(Path(arguments.run))
-    context = yardstick.context
-    table = write_report(folder, result, scored, context, config.evaluation, records, config.seed)
-    print(table)
-    if result["split"]["trained_on"]:
+    print(write_report(folder, outcome, yardstick, loaded.folder, config))
+    if seen:
         print(
-            f"warning: {result['split']['trained_on']} of the scored treated cells were trained "
-            "on; these figures flatter.",
+            f"warning: {seen} of the scored treated cells were trained on; these figures flatter.",
             file=sys.stderr,
         )
+    if arguments.cell_eval:
+        _cell_eval(folder / "cell_eval", outcome, config)
     print(f"everything is in {folder}", file=sys.stderr)
     return 0
+
+
+def _cell_eval(folder: Path, outcome, config: RunConfig) -> None:
+    """Writes the pair of files of the field's evaluator, and runs it where it is installed."""
+    from wound_jax.evaluation.cell_eval import run_cell_eval, write_pair
+
+    if not outcome.genes:
+        raise UserError(
+            "--cell-eval needs predicted genes, and this run predicts an embedding; expected a "
+            "model of genes, or one with a gene decoder (model.decoder.enable=true)."
+        )
+    pair = write_pair(
+        folder,
+        outcome.strata,
+        outcome.predicted,
+        outcome.genes,
+        scale=config.data.preprocess,
+        control_label=config.data.control,
+    )
+    print(f"cell-eval: {run_cell_eval(pair, folder)}", file=sys.stderr)
 
 
 def _default_folder(arguments: argparse.Namespace) -> Path:

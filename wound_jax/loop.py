@@ -9,45 +9,64 @@ Order of operations, for each step k = 0, 1, ...:
 A run resumed at step k repeats none of this and equals one that went straight through.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
-import jax
-import numpy as np
-
-from wound_jax.assemble import Run
-from wound_jax.checkpoint import Checkpoints
 from wound_jax.config.schema import TrainingConfig
 from wound_jax.data.plan import SetPlan
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.interruption import HeldInterrupt
-from wound_jax.runlog import RunLog
+from wound_jax.journal import Journal, Progress, Validations, mean_metrics
+from wound_jax.sharding import Devices
 from wound_jax.train_step import TrainState
 
+__all__ = ["Loop", "Progress", "Trainable", "drive", "require_validation"]
 
-@dataclass
-class Progress:
-    """What the loop remembers beside the state.
+
+class Trainable(Protocol):
+    """What is trained: a `wound_jax.assemble.Run`, or whatever else has its parts.
 
     Attributes:
-        best_loss: lowest validation loss so far; None before the first validation.
-        best_step: the step at which it was reached.
-        worse: validations since then.
+        devices: where it computes.
+        feed: places the cells (`store`) and the batches (`batch`) on the devices.
+        plans: the sets of each epoch.
+        batches_per_epoch: batches of each epoch's plan.
+        total_steps: length of the run.
+        validation: the fixed validation batches, on the devices.
+        state: the state before the first step.
+        step: the compiled training step.
+        evaluate: the compiled evaluation step.
     """
 
-    best_loss: float | None = None
-    best_step: int = 0
-    worse: int = 0
+    devices: Devices
+    feed: Any
+    plans: Any
+    batches_per_epoch: int
+    total_steps: int
+    validation: list
+    state: TrainState
+    step: Callable[..., tuple[TrainState, Any]]
+    evaluate: Callable[..., tuple[Any, Any]]
 
-    def update(self, step: int, loss: float) -> bool:
-        """Takes note of a validation; whether it is the best so far."""
-        better = self.best_loss is None or loss < self.best_loss
-        if better:
-            self.best_loss, self.best_step, self.worse = loss, step, 0
-        else:
-            self.worse += 1
-        return better
+
+class Keeper(Protocol):
+    """What is kept while training; `wound_jax.journal.Journal` says how."""
+
+    def begin(
+        self, initial: TrainState, devices: Devices, *, resume: bool
+    ) -> tuple[TrainState, int]: ...
+
+    def step(self, step: int, metrics: dict[str, Any], cells: int) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def validated(self, step: int, state: TrainState, results: Validations) -> None: ...
+
+    def interrupted(self, state: TrainState) -> None: ...
+
+    def ends_early(self, patience: int | None) -> bool: ...
 
 
 class Loop:
@@ -66,19 +85,14 @@ class Loop:
 
     def __init__(
         self,
-        run: Run,
+        run: Trainable,
         config: TrainingConfig,
         spec: DataSpec,
         folder: Path,
         *,
         progress_bar: bool = True,
     ):
-        if config.early_stopping is not None and not run.validation:
-            raise UserError(
-                f"training.early_stopping={config.early_stopping} needs validation cells, and the "
-                "split leaves none; hold some out (split.val or split.val_fraction), or set "
-                "training.early_stopping=null."
-            )
+        require_validation(config, bool(run.validation))
         self._run = run
         self._config = config
         self._spec = spec
@@ -93,86 +107,75 @@ class Loop:
         Raises:
             UserError: a loss or a gradient is not finite.
         """
-        with Checkpoints(self._folder) as checkpoints:
-            state, progress = self._run.state, Progress()
-            if resume and checkpoints.has("last"):
-                state, saved = checkpoints.restore("last", state, self._run.devices)
-                progress = Progress(**saved)
-            start = int(state.step)
-            with RunLog(self._folder, self._run.total_steps, start, self._progress_bar) as log:
-                if start == 0:
-                    # Also where a run was interrupted before its first step: it starts anew.
-                    progress = Progress()
-                    self._validate(state, 0, progress, log, checkpoints)
-                return self._train(state, progress, start, log, checkpoints)
-
-    def _train(
-        self,
-        state: TrainState,
-        progress: Progress,
-        start: int,
-        log: RunLog,
-        checkpoints: Checkpoints,
-    ) -> Progress:
-        plan: list[SetPlan] = []
-        with HeldInterrupt() as interrupt:
-            try:
-                for k in range(start, self._run.total_steps):
-                    if self._stop_early(progress):
-                        break
-                    epoch, i = divmod(k, self._run.batches_per_epoch)
-                    if i == 0 or not plan:
-                        plan = self._run.plans.epoch(epoch).batches(self._config.batch_size)
-                    batch = self._run.feed.batch(plan[i])
-                    state, metrics = self._run.step(state, self._run.feed.store, batch)
-                    log.step(k + 1, metrics, int(plan[i].target_mask.sum()))
-                    if (k + 1) % self._config.log_every == 0:
-                        log.flush()
-                    if (k + 1) % self._config.val_every == 0 or k + 1 == self._run.total_steps:
-                        log.flush()
-                        self._validate(state, k + 1, progress, log, checkpoints)
-                    interrupt.check()
-            except KeyboardInterrupt:
-                log.flush()
-                # A second Ctrl-C may come in mid-step, when the old state is given away already.
-                if not state.step.is_deleted():
-                    checkpoints.save("last", state, self._spec, asdict(progress))
-                raise
-        return progress
-
-    def _validate(
-        self,
-        state: TrainState,
-        step: int,
-        progress: Progress,
-        log: RunLog,
-        checkpoints: Checkpoints,
-    ) -> None:
-        """Validation and checkpoints. Without validation cells, the latest state is the best."""
-        metrics = self.validation_metrics(state)
-        if metrics:
-            log.validation(step, metrics)
-        if not metrics or progress.update(step, metrics["loss"]):
-            checkpoints.save("best", state, self._spec, asdict(progress))
-        if step:
-            checkpoints.save("last", state, self._spec, asdict(progress))
+        total, bar = self._run.total_steps, self._progress_bar
+        with Journal(self._folder, self._spec, total, progress_bar=bar) as journal:
+            drive(self._run, self._config, journal, resume=resume)
+            return journal.progress
 
     def validation_metrics(self, state: TrainState) -> dict[str, float]:
         """Metrics over the validation sets, each cell with equal weight; empty without any."""
-        results = [
-            self._run.evaluate(state.parameters, self._run.feed.store, batch)
-            for batch in self._run.validation
-        ]
-        if not results:
-            return {}
-        fetched = jax.device_get(results)
-        weights = np.array([weight for _, weight in fetched], dtype=float)
-        names = fetched[0][0]
-        return {
-            name: float(np.average([metrics[name] for metrics, _ in fetched], weights=weights))
-            for name in names
-        }
+        return mean_metrics(_validate(self._run, state))
 
-    def _stop_early(self, progress: Progress) -> bool:
-        patience = self._config.early_stopping
-        return patience is not None and progress.worse >= patience
+
+def require_validation(config: TrainingConfig, there_is_any: bool) -> None:
+    """Refuses early stopping without validation cells to judge by.
+
+    Raises:
+        UserError: as said.
+    """
+    if config.early_stopping is not None and not there_is_any:
+        raise UserError(
+            f"training.early_stopping={config.early_stopping} needs validation cells, and the "
+            "split leaves none; hold some out (split.val or split.val_fraction), or set "
+            "training.early_stopping=null."
+        )
+
+
+def drive(run: Trainable, config: TrainingConfig, journal: Keeper, *, resume: bool = False) -> None:
+    """Trains to the end; the journal keeps what shall be kept, also on an interrupt.
+
+    Args:
+        run: what is trained.
+        config: the rhythm of logs and validation.
+        journal: entered already.
+        resume: whether to go on from the last checkpoint.
+
+    Raises:
+        UserError: a loss or a gradient is not finite.
+        KeyboardInterrupt: Ctrl-C; the state has been saved.
+    """
+    state, start = journal.begin(run.state, run.devices, resume=resume)
+    if start == 0:
+        journal.validated(0, state, _validate(run, state))
+    plan: list[SetPlan] = []
+    with HeldInterrupt() as interrupt:
+        try:
+            for k in range(start, run.total_steps):
+                if journal.ends_early(config.early_stopping):
+                    break
+                epoch, i = divmod(k, run.batches_per_epoch)
+                if i == 0 or not plan:
+                    plan = run.plans.epoch(epoch).batches(config.batch_size)
+                batch = run.feed.batch(plan[i])
+                state, metrics = run.step(state, run.feed.store, batch)
+                journal.step(k + 1, metrics, int(plan[i].target_mask.sum()))
+                _keep(run, config, journal, state, k + 1)
+                interrupt.check()
+        except KeyboardInterrupt:
+            journal.interrupted(state)
+            raise
+
+
+def _keep(
+    run: Trainable, config: TrainingConfig, journal: Keeper, state: TrainState, step: int
+) -> None:
+    """What the rhythm of the run asks for after a step: metrics written, validation, states."""
+    validate = step % config.val_every == 0 or step == run.total_steps
+    if validate or step % config.log_every == 0:
+        journal.flush()
+    if validate:
+        journal.validated(step, state, _validate(run, state))
+
+
+def _validate(run: Trainable, state: TrainState) -> Validations:
+    return [run.evaluate(state.parameters, run.feed.store, batch) for batch in run.validation]

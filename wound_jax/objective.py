@@ -75,6 +75,11 @@ class Objective:
             total, metrics = total + term, metrics | figures
         return total, {"loss": total, **metrics}
 
+    def identity(self, batch: SetBatch) -> Scalar:
+        """`ot_loss` of the control cells themselves: what predicting no change costs."""
+        distance = self._distance(batch.inputs.control, batch.target, batch)
+        return _mean_over_sets(distance.value, batch)
+
     def _distance(self, predicted, target, batch: SetBatch) -> SetLossValue:
         return self.loss(predicted, target, batch.inputs.mask, batch.target_mask)
 

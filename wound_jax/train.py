@@ -5,14 +5,12 @@ held-out cells beside the baselines, and leaves one run folder.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
 from wound_jax import cli
 from wound_jax.config import RunConfig, load_config
-from wound_jax.config.load import dump_config
 from wound_jax.errors import UserError
 
 _EXAMPLES = """examples:
@@ -60,26 +58,22 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _start(config: RunConfig, *, progress_bar: bool) -> int:
     # Everything heavy is imported once the config is known to be sound.
-    from wound_jax import provenance
     from wound_jax.data.prepare import prepare
     from wound_jax.data.source import describe_source
     from wound_jax.data.split_table import split_table
+    from wound_jax.lifecycle import record_start
+    from wound_jax.optim.parameter_table import format_parameter_table
     from wound_jax.run_folder import new_folder, require_free
 
     require_free(config)
-    source = describe_source(config.data)
-    print(f"data: {source}", file=sys.stderr)
+    print(f"data: {describe_source(config.data)}", file=sys.stderr)
     data = prepare(config)
-    table = split_table(data.split, data.cells.annotations)
-    print(table, file=sys.stderr)
+    print(split_table(data.split, data.cells.annotations), file=sys.stderr)
     run = _assemble(config, data)
-    _warn_of_warmups(config, run.total_steps)
+    warn_of_warmups(config, run.total_steps)
     folder = new_folder(config)
-    (folder / "config.yaml").write_text(dump_config(config))
-    (folder / "split.txt").write_text(table + "\n")
-    record = provenance.provenance(data.fingerprint, source, run.devices.mesh.devices.flat)
-    provenance.write(folder, record)
-    _describe_model(run, folder)
+    parameters = record_start(folder, config, data, run)
+    print(format_parameter_table(parameters), file=sys.stderr)
     return _train_and_evaluate(config, data, run, folder, resume=False, progress_bar=progress_bar)
 
 
@@ -105,7 +99,7 @@ def _assemble(config: RunConfig, data):
     return Run(config, data)
 
 
-def _warn_of_warmups(config: RunConfig, total_steps: int) -> None:
+def warn_of_warmups(config: RunConfig, total_steps: int) -> None:
     """Says so where a warm-up outlasts the run, and what is reached at its end."""
     warmups = {"training.warmup_steps": config.training.warmup_steps}
     if config.velocity.enable:
@@ -119,24 +113,11 @@ def _warn_of_warmups(config: RunConfig, total_steps: int) -> None:
             )
 
 
-def _describe_model(run, folder: Path) -> None:
-    """Prints and stores how many parameters there are and how many train."""
-    from wound_jax.optim.parameter_table import format_parameter_table, parameter_table
-
-    table = parameter_table(run.model.parameters, run.model.labels)
-    (folder / "parameters.json").write_text(json.dumps(table, indent=2) + "\n")
-    print(format_parameter_table(table), file=sys.stderr)
-
-
 def _train_and_evaluate(
     config: RunConfig, data, run, folder: Path, *, resume: bool, progress_bar: bool
 ) -> int:
-    from wound_jax import provenance
-    from wound_jax.evaluation.held_out import evaluate, fit_yardstick
-    from wound_jax.evaluation.report import write_report
+    from wound_jax.lifecycle import add_seconds, score_run
     from wound_jax.loop import Loop
-    from wound_jax.run_folder import load_run
-    from wound_jax.runlog import read_metrics
 
     print(f"run folder: {folder}", file=sys.stderr)
     start = time.perf_counter()
@@ -146,19 +127,11 @@ def _train_and_evaluate(
     except KeyboardInterrupt:
         print(f"\ninterrupted; continue with --resume {folder}", file=sys.stderr)
         return 130
-    seconds = time.perf_counter() - start
+    finally:
+        seconds = time.perf_counter() - start
+        add_seconds(folder, seconds)
     print(f"trained in {seconds:.0f} s; {_best(progress)}", file=sys.stderr)
-    loaded = load_run(folder)
-    yardstick = fit_yardstick(data, config.evaluation, config.seed)
-    result, scored = evaluate(loaded.predictor, data, yardstick, config.evaluation)
-    records = read_metrics(folder)
-    context = yardstick.context
-    print(
-        write_report(
-            folder / "eval", result, scored, context, config.evaluation, records, config.seed
-        )
-    )
-    provenance.finish(folder)
+    print(score_run(folder, config, data))
     print(f"everything is in {folder}", file=sys.stderr)
     return 0
 

@@ -113,11 +113,15 @@ def compile_train_step(
 def compile_eval_step(
     objective: Objective, devices: Devices
 ) -> Callable[[Parameters, CellStore | None, IndexBatch | SetBatch], tuple[Metrics, Scalar]]:
-    """Jits the evaluation of a batch without dropout: its metrics and its weight (cells)."""
+    """Jits the evaluation of a batch without dropout: its metrics and its weight (cells).
+
+    Among the metrics is `identity_loss`, what the control cells themselves would score.
+    """
 
     def evaluate(parameters: Parameters, store: CellStore | None, batch: IndexBatch | SetBatch):
         sets = _resolve(store, batch)
-        return objective(parameters, sets)[1], set_weights(sets).sum()
+        metrics = objective(parameters, sets)[1] | {"identity_loss": objective.identity(sets)}
+        return metrics, set_weights(sets).sum()
 
     return jax.jit(evaluate, out_shardings=devices.replicated)
 

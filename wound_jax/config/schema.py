@@ -228,6 +228,8 @@ class EvaluationConfig(Section):
 
     min_cells: Annotated[int, Field(ge=2)] = 30
     n_pcs: PositiveInt = 50
+    # Draws of the bootstrap over held-out animals.
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
     plots: bool = True
 
 

@@ -1,7 +1,8 @@
 """What the metrics take from the training cells, and from nothing else.
 
-Owns the choice of genes and of the space that distances are measured in. Genes are ranked by
-Welch's t of treated against control, combined over strata with equal weight:
+Owns the choice of genes, the space that distances are measured in, the mean shift of each
+perturbation, and the classifier of cell types. Genes are ranked by Welch's t of treated against
+control, combined over strata with equal weight:
 
     t = sum_s d_s / sqrt(sum_s v_s),   d_s = mean T_s - mean C_s,   v_s = var T_s/n_T + var C_s/n_C
 
@@ -9,12 +10,15 @@ For one stratum this is Welch (1947, Biometrika 34, 28-35). Differences are take
 stratum, so a shift in the mixture of cell types between the arms ranks no gene.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from wound_jax.errors import UserError
 from wound_jax.evaluation.strata import Stratum
@@ -23,6 +27,10 @@ from wound_jax.evaluation.strata import Stratum
 _MAX_PCA_CELLS = 20_000
 # Fewer cells in an arm than this give variances too uncertain to rank genes by.
 _MIN_CELLS_TO_RANK = 10
+# Cells of each arm of a stratum that the classifier of types learns from, at most.
+_MAX_CELLS_TO_CLASSIFY = 200
+# A type of fewer training cells is not learnt.
+_MIN_CELLS_TO_CLASSIFY = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +44,29 @@ class ScoreContext:
             perturbations.
         pca_mean: [genes], mean of the training cells.
         pca_components: [dims, genes], principal axes of the training cells, orthonormal.
+        mean_shifts: perturbation -> [genes], mean treated-minus-control shift over the training
+            strata, each with equal weight; under None over all perturbations.
+        classifier: cell type from coordinates on the components; None where training has fewer
+            than two types to tell apart.
         seed: seed of the subsamples that equalise the sizes of the sets.
-        max_cells: cells of each set that pairwise distances use, at most.
+        max_cells: cells of each set that pairwise work on the components uses, at most.
+        max_gene_cells: cells of each set that work on all genes uses, at most; among the others.
+        real: what metrics have computed from the real cells of a stratum, kept for the next
+            prediction of the same stratum and dropped with the stratum.
     """
 
     top_genes: Mapping[tuple[str, str], Int[np.ndarray, " top"]]
     pooled_top_genes: Mapping[str | None, Int[np.ndarray, " top"]]
     pca_mean: Float[np.ndarray, " genes"]
     pca_components: Float[np.ndarray, "dims genes"]
+    mean_shifts: Mapping[str | None, Float[np.ndarray, " genes"]]
+    classifier: LinearDiscriminantAnalysis | None
     seed: int
     max_cells: int
+    max_gene_cells: int
+    real: MutableMapping[Stratum, Any] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False
+    )
 
     def top_genes_of(self, stratum: Stratum) -> Int[np.ndarray, " top"]:
         """Indices of the training genes to score a stratum on.
@@ -54,14 +75,31 @@ class ScoreContext:
         all types, under this perturbation where it was in training, else under all.
         """
         own = self.top_genes.get((stratum.cell_type, stratum.perturbation))
-        if own is not None:
-            return own
-        pooled = self.pooled_top_genes
-        return pooled[stratum.perturbation if stratum.perturbation in pooled else None]
+        return _of_perturbation(self.pooled_top_genes, stratum) if own is None else own
+
+    def mean_shift_of(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
+        """The mean training shift of the perturbation, over all where training lacks it."""
+        return _of_perturbation(self.mean_shifts, stratum)
 
     def project(self, cells: Float[np.ndarray, "cells genes"]) -> Float[np.ndarray, "cells dims"]:
         """Coordinates on the training components, float64 [cells, dims]."""
         return (cells - self.pca_mean) @ self.pca_components.T
+
+    def share_of_type(self, coordinates: Float[np.ndarray, "cells dims"], cell_type: str) -> float:
+        """Share of cells that the classifier takes for a type; NaN where it does not know it.
+
+        Args:
+            coordinates: cells on the training components, from `project`.
+            cell_type: label of the type.
+        """
+        if self.classifier is None or cell_type not in self.classifier.classes_:
+            return float("nan")
+        return float(np.mean(self.classifier.predict(coordinates) == cell_type))
+
+
+def _of_perturbation(by_perturbation: Mapping[str | None, Any], stratum: Stratum) -> Any:
+    known = stratum.perturbation in by_perturbation
+    return by_perturbation[stratum.perturbation if known else None]
 
 
 def fit_context(
@@ -72,8 +110,9 @@ def fit_context(
     n_top_genes: int,
     seed: int,
     max_cells: int = 1024,
+    max_gene_cells: int = 512,
 ) -> ScoreContext:
-    """Choose genes and fit the principal components, on training cells only.
+    """Choose genes, fit components, shifts and classifier, on training cells only.
 
     Args:
         training: the strata of the training split.
@@ -83,35 +122,79 @@ def fit_context(
         n_top_genes: genes per ranking; all are kept where there are fewer.
         seed: seed of the subsamples and of the randomised decomposition (Halko, Martinsson and
             Tropp 2011, SIAM Rev. 53, 217-288).
-        max_cells: see `ScoreContext`.
-
-    Returns:
-        The context.
+        max_cells, max_gene_cells: see `ScoreContext`.
 
     Raises:
         UserError: there are fewer than two training cells, or no training stratum has enough
             cells in both arms to rank genes.
     """
-    if len(cells) < 2:
-        raise UserError(
-            f"{len(cells)} training cell(s) to fit principal components on; expected at least 2. "
-            "Check that the split leaves training cells."
-        )
     mean, components = _principal_components(cells, n_pcs, seed)
     own, pooled = _rankings(training, n_top_genes)
-    return ScoreContext(own, pooled, mean, components, seed, max_cells)
+    return ScoreContext(
+        top_genes=own,
+        pooled_top_genes=pooled,
+        pca_mean=mean,
+        pca_components=components,
+        mean_shifts=_mean_shifts(training),
+        classifier=_fit_classifier(training, mean, components, seed),
+        seed=seed,
+        max_cells=max_cells,
+        max_gene_cells=max_gene_cells,
+    )
 
 
 def _principal_components(
     cells: Float[np.ndarray, "cells genes"], n_pcs: int, seed: int
 ) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, "dims genes"]]:
     """Mean and leading principal axes of at most `_MAX_PCA_CELLS` cells, float64."""
+    if len(cells) < 2:
+        raise UserError(
+            f"{len(cells)} training cell(s) to fit principal components on; expected at least 2. "
+            "Check that the split leaves training cells."
+        )
     if len(cells) > _MAX_PCA_CELLS:
         chosen = np.random.default_rng(seed).choice(len(cells), _MAX_PCA_CELLS, replace=False)
         cells = cells[np.sort(chosen)]
     n_kept = min(n_pcs, len(cells) - 1, cells.shape[1])
     pca = PCA(n_kept, svd_solver="randomized", random_state=seed).fit(cells)
     return np.asarray(pca.mean_, np.float64), np.asarray(pca.components_, np.float64)
+
+
+def _mean_shifts(training: Sequence[Stratum]) -> dict[str | None, np.ndarray]:
+    """The mean shift of each perturbation, and of all strata."""
+    shifts: dict[str | None, list[np.ndarray]] = {None: []}
+    for stratum in training:
+        if stratum.n_treated:
+            shifts[None].append(stratum.mean_delta)
+            shifts.setdefault(stratum.perturbation, []).append(stratum.mean_delta)
+    return {perturbation: np.mean(of, axis=0) for perturbation, of in shifts.items()}
+
+
+def _fit_classifier(
+    training: Sequence[Stratum],
+    mean: Float[np.ndarray, " genes"],
+    components: Float[np.ndarray, "dims genes"],
+    seed: int,
+) -> LinearDiscriminantAnalysis | None:
+    """Linear discriminants of the cell types, from control and treated cells, all types alike.
+
+    Covariances are shrunk by Ledoit and Wolf (2004, J. Multivar. Anal. 88, 365-411).
+    """
+    rng = np.random.default_rng(seed)
+    by_type: dict[str, list[np.ndarray]] = {}
+    for stratum in training:
+        for arm in (stratum.control, stratum.treated):
+            chosen = rng.permutation(len(arm))[:_MAX_CELLS_TO_CLASSIFY]
+            projected = (arm[chosen] - mean) @ components.T
+            by_type.setdefault(stratum.cell_type, []).append(projected)
+    cells = {name: np.concatenate(arms) for name, arms in by_type.items()}
+    known = [name for name, of_type in cells.items() if len(of_type) >= _MIN_CELLS_TO_CLASSIFY]
+    if len(known) < 2:
+        return None
+    labels = np.repeat(known, [len(cells[name]) for name in known])
+    priors = np.full(len(known), 1.0 / len(known))
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=priors)
+    return model.fit(np.concatenate([cells[name] for name in known]), labels)
 
 
 def _rankings(

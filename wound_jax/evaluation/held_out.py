@@ -1,4 +1,4 @@
-"""Scores a model on held-out cells beside the baselines, stratum by stratum.
+"""What is scored, and what it is scored with: held-out strata, predictions, the yardstick.
 
 A stratum is one (cell type, timepoint, condition) with enough cells in both arms. Whatever is
 learned here (genes, components, baselines) is learned on training cells only. Strata that are too
@@ -18,9 +18,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.evaluation.baselines import Baseline, fit_baselines
 from wound_jax.evaluation.context import ScoreContext, fit_context
-from wound_jax.evaluation.metrics import score
 from wound_jax.evaluation.strata import Stratum
-from wound_jax.evaluation.table import summarise
 from wound_jax.inference import Predictor, Request
 
 # What `pearson_delta_top100` looks at.
@@ -69,30 +67,42 @@ class PlannedStratum:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Yardstick:
-    """What a score needs from the training cells: genes, components, fitted baselines."""
+    """What a score needs from the training cells.
+
+    Attributes:
+        context: genes and components.
+        baselines: fitted, by name.
+        data: the cells whose training part was used.
+        planned: its strata that are large enough to learn from.
+    """
 
     context: ScoreContext
     baselines: dict[str, Baseline]
+    data: PreparedData
+    planned: tuple[PlannedStratum, ...]
 
-
-@dataclass(frozen=True)
-class ScoredStratum:
-    """A held-out stratum, its prediction, and its scores."""
-
-    stratum: Stratum
-    predicted: np.ndarray
-    scores: dict
+    def training(self) -> list[Stratum]:
+        """The training strata with their cells, copied out anew."""
+        return [stratum.cells(self.data.cells) for stratum in self.planned]
 
 
 def fit_yardstick(data: PreparedData, config: EvaluationConfig, seed: int) -> Yardstick:
-    """Fits genes, components and baselines on the training cells."""
+    """Fits genes, components and baselines on the training cells.
+
+    Args:
+        data: the cells and their split.
+        config: how many components.
+        seed: of every subsample. Take the split's: runs of different seeds are then measured by
+            one yardstick, and their differences are paired.
+    """
     groups, _ = data.groups("train")
-    planned = merge_groups(groups)
+    merged = merge_groups(groups)
     # Fewer cells give shifts that are mostly noise, and each stratum counts alike.
-    large = [stratum for stratum in planned if stratum.smaller_arm >= _MIN_TRAINING_CELLS]
-    training = [stratum.cells(data.cells) for stratum in large or planned]
+    large = [stratum for stratum in merged if stratum.smaller_arm >= _MIN_TRAINING_CELLS]
+    planned = tuple(large or merged)
+    training = [stratum.cells(data.cells) for stratum in planned]
     context = fit_context(
         training,
         data.cells.expression[data.split.training_cells],
@@ -101,7 +111,7 @@ def fit_yardstick(data: PreparedData, config: EvaluationConfig, seed: int) -> Ya
         seed=seed,
     )
     non_negative = bool(min(stratum.control.min() for stratum in training) >= 0.0)
-    return Yardstick(context, fit_baselines(training, non_negative))
+    return Yardstick(context, fit_baselines(training, non_negative), data, planned)
 
 
 def merge_groups(groups: Sequence[Group]) -> list[PlannedStratum]:
@@ -150,86 +160,6 @@ def predict_strata(
     ]
     predicted = iter(predictor.predict(table.features, animals, requests, table.scalars))
     return [np.concatenate([next(predicted) for _ in stratum.groups]) for stratum in strata]
-
-
-def evaluate(
-    predictor: Predictor,
-    data: PreparedData,
-    yardstick: Yardstick,
-    config: EvaluationConfig,
-    part: str = "test",
-) -> tuple[dict, list[ScoredStratum]]:
-    """Scores a model and the baselines on one part of the split.
-
-    Args:
-        predictor: the model.
-        data: the cells and their split.
-        yardstick: from `fit_yardstick` on the same data.
-        config: thresholds.
-        part: "train", "val" or "test".
-
-    Returns:
-        The content of `eval/metrics.json`, and the scored strata for pictures.
-
-    Raises:
-        UserError: no stratum of that part has enough cells.
-    """
-    strata, small = plan_strata(data, config, part)
-    predicted = predict_strata(predictor, data.spec, data.cells, strata)
-    scored = [
-        _score(stratum.cells(data.cells), cells, yardstick)
-        for stratum, cells in zip(strata, predicted, strict=True)
-    ]
-    rows = [one.scores for one in scored]
-    result = {
-        "split": _describe(data, part),
-        "strata": rows,
-        "skipped": [_skipped(stratum) for stratum in small],
-        "summary": summarise(rows),
-    }
-    return result, scored
-
-
-def _score(stratum: Stratum, predicted: np.ndarray, yardstick: Yardstick) -> ScoredStratum:
-    baselines = {
-        name: score(stratum, baseline.predict(stratum), yardstick.context)
-        for name, baseline in yardstick.baselines.items()
-    }
-    scores = {
-        "cell_type": stratum.cell_type,
-        "timepoint": stratum.timepoint,
-        "perturbation": stratum.perturbation,
-        "n_control": stratum.n_control,
-        "n_treated": stratum.n_treated,
-        "model": score(stratum, predicted, yardstick.context),
-        "baselines": baselines,
-    }
-    return ScoredStratum(stratum, predicted, scores)
-
-
-def _describe(data: PreparedData, part: str) -> dict:
-    """The part that was scored: kind of split, animals, whether it is leaky."""
-    split = data.split
-    animals = sorted(set(data.cells.annotations.animal[split.treated[part]]) - {""})
-    return {
-        "kind": split.kind,
-        "part": part,
-        "leaky": split.leaky,
-        "animals": animals,
-        "n_animals": len(animals),
-        "shared_controls": split.shared_controls(part),
-        "data_fingerprint": data.fingerprint,
-    }
-
-
-def _skipped(stratum: PlannedStratum) -> dict:
-    return {
-        "cell_type": stratum.cell_type,
-        "timepoint": timepoint_or_none(stratum.timepoint),
-        "perturbation": stratum.condition,
-        "n_control": len(stratum.controls),
-        "n_treated": len(stratum.targets),
-    }
 
 
 def _largest(strata: Sequence[PlannedStratum]) -> str:

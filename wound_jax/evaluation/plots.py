@@ -1,15 +1,12 @@
 """The pictures of an evaluation: training curves, bars per cell type, and one UMAP.
 
 Owns drawing only. Figures are built without pyplot, so that no window system and no global state
-is involved. The UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) is fitted on real cells
-alone and predictions are projected into it: fitted together, predictions would shape the map they
-are judged on.
+is involved.
 """
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +17,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from wound_jax.evaluation.cell_map import CellMap
+
 _CONTROL, _TREATED, _PREDICTED = "#9a9a9a", "#d55e00", "#0072b2"
-_MARKS = (("o", "#e69f00"), ("s", "#009e73"), ("^", "#cc79a7"), ("D", "#56b4e9"), ("v", "#000000"))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_MARK_COLORS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#000000")
 _BARS = {
     "pearson_delta": "correlation of predicted and true change, pearson_delta (1 is perfect)",
     "e_distance_ratio": "remaining distance, e_distance_ratio (0 is perfect)",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class ProjectedStratum:
-    """Cells of one stratum on the principal components of the training cells.
-
-    Attributes:
-        cell_type: label of the cell type.
-        control: [cells, dims].
-        treated: [targets, dims].
-        predicted: [cells, dims].
-    """
-
-    cell_type: str
-    control: Float[np.ndarray, "cells dims"]
-    treated: Float[np.ndarray, "targets dims"]
-    predicted: Float[np.ndarray, "cells dims"]
+# Beyond it a mark stands at the edge: a collapsed prediction would press all others together.
+_LIMITS = {"e_distance_ratio": 1.5}
 
 
 def plot_loss_curves(records: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -97,39 +82,23 @@ def plot_strata_bars(result: Mapping[str, Any], path: str | Path) -> None:
     _caption(
         figure,
         "The model is worth its cost in the cell types where its bar passes every mark: longer on "
-        "the left, shorter on the right.",
+        f"the left, shorter on the right. Marks at {_LIMITS['e_distance_ratio']} on the right lie "
+        "there or beyond.",
     )
     figure.savefig(path, dpi=150)
 
 
-def plot_umap(
-    strata_samples: Sequence[ProjectedStratum], path: str | Path, seed: int, max_cells: int = 2500
-) -> None:
-    """Real control, real treated and predicted cells on one map fitted on the real cells.
+def plot_umap(cell_map: CellMap, path: str | Path) -> None:
+    """Real control, real treated and predicted cells on one map of the real cells.
 
     Args:
-        strata_samples: the strata, on the training components.
+        cell_map: the cells' coordinates.
         path: the PNG to write.
-        seed: seed of the subsample and of the map.
-        max_cells: cells drawn in all; every group keeps the same share.
     """
-    rng = np.random.default_rng(seed)
-    total = sum(len(s.control) + len(s.treated) + len(s.predicted) for s in strata_samples)
-    share = min(1.0, max_cells / total)
-    control, treated, predicted = (
-        np.concatenate([_thin(getattr(s, group), share, rng) for s in strata_samples])
-        for group in ("control", "treated", "predicted")
-    )
-    anchors = np.stack([np.median(s.control, axis=0) for s in strata_samples])
-    real, projected = _umap(
-        np.concatenate([control, treated]), np.concatenate([predicted, anchors]), seed
-    )
-    points = np.concatenate([real, projected[: len(predicted)]])
-    colors = np.repeat(
-        [_CONTROL, _TREATED, _PREDICTED], [len(control), len(treated), len(predicted)]
-    )
-    figure = _umap_figure(points, colors, rng)
-    _name_types(figure.axes[0], strata_samples, projected[len(predicted) :])
+    points = np.concatenate([cell_map.control, cell_map.treated, cell_map.predicted])
+    sizes = [len(cell_map.control), len(cell_map.treated), len(cell_map.predicted)]
+    figure = _umap_figure(points, np.repeat([_CONTROL, _TREATED, _PREDICTED], sizes))
+    _name_types(figure.axes[0], cell_map)
     figure.savefig(path, dpi=150)
 
 
@@ -155,15 +124,17 @@ def _type_bars(
     axes: Axes, strata: Sequence[Mapping[str, Any]], types: Sequence[str], name: str
 ) -> None:
     """One panel: a bar a type for the model, a mark a type and baseline, a line for identity."""
-    rows = np.arange(len(types))
-    axes.barh(rows, _by_type(strata, types, "model", name), 0.7, color=_PREDICTED, label="model")
+    rows, limit = np.arange(len(types)), _LIMITS.get(name, math.inf)
+    bars = np.minimum(_by_type(strata, types, "model", name), limit)
+    axes.barh(rows, bars, 0.7, color=_PREDICTED, label="model")
     baselines = list(dict.fromkeys(b for s in strata for b in s["baselines"]))
     drawn = [b for b in baselines if b != "identity"]
     # Marks of equal value would hide one another on a common height.
     offsets = np.linspace(-0.25, 0.25, len(drawn)) if len(drawn) > 1 else [0.0]
     for i, (baseline, offset) in enumerate(zip(drawn, offsets, strict=False)):
-        marker, color = _MARKS[i % len(_MARKS)]
-        values = _by_type(strata, types, baseline, name)
+        # Nine shapes and five colours: 45 marks that differ in one or the other.
+        marker, color = _MARKERS[i % len(_MARKERS)], _MARK_COLORS[i % len(_MARK_COLORS)]
+        values = np.minimum(_by_type(strata, types, baseline, name), limit)
         axes.plot(
             values, rows + offset, marker, color=color, mec="white", mew=0.6, ms=7, label=baseline
         )
@@ -191,34 +162,11 @@ def _by_type(
     return np.array(means)
 
 
-def _thin(
-    cells: Float[np.ndarray, "cells dims"], share: float, rng: np.random.Generator
-) -> Float[np.ndarray, "kept dims"]:
-    """A random share of the cells, at least one where there are any."""
-    kept = min(len(cells), max(1, int(len(cells) * share)))
-    return cells[rng.choice(len(cells), kept, replace=False)] if kept else cells
-
-
-def _umap(
-    real: Float[np.ndarray, "cells dims"], projected: Float[np.ndarray, "others dims"], seed: int
-) -> tuple[Float[np.ndarray, "cells 2"], Float[np.ndarray, "others 2"]]:
-    """Coordinates of the real cells on their own map, and of other cells projected into it."""
-    # Compiling umap costs seconds at import, which runs without pictures need not pay.
-    from umap import UMAP
-
-    neighbours = min(15, len(real) - 1)
-    # One job, because a seeded map is computed by one thread in any case.
-    reducer = UMAP(neighbours, min_dist=0.3, n_epochs=200, random_state=seed, n_jobs=1).fit(real)
-    return np.asarray(reducer.embedding_), np.asarray(reducer.transform(projected))
-
-
-def _umap_figure(
-    points: Float[np.ndarray, "cells 2"], colors: np.ndarray, rng: np.random.Generator
-) -> Figure:
+def _umap_figure(points: Float[np.ndarray, "cells 2"], colors: np.ndarray) -> Figure:
     """The scatter, drawn in random order so that no group covers another."""
     figure = Figure(figsize=(7.5, 7), layout="constrained")
     axes = figure.subplots()
-    order = rng.permutation(len(points))
+    order = np.random.default_rng(0).permutation(len(points))
     axes.scatter(*points[order].T, c=colors[order], s=7, alpha=0.7, lw=0, rasterized=True)
     groups = {"real control": _CONTROL, "real treated": _TREATED, "predicted": _PREDICTED}
     handles = [
@@ -239,14 +187,11 @@ def _umap_figure(
     return figure
 
 
-def _name_types(
-    axes: Axes, strata: Sequence[ProjectedStratum], positions: Float[np.ndarray, "strata 2"]
-) -> None:
-    """Write each cell type once, where the median of its control cells falls."""
+def _name_types(axes: Axes, cell_map: CellMap) -> None:
+    """Write each cell type once, at the median of its control cells."""
     halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-    for cell_type in dict.fromkeys(stratum.cell_type for stratum in strata):
-        own = [i for i, stratum in enumerate(strata) if stratum.cell_type == cell_type]
-        x, y = np.median(positions[own], axis=0)
+    for cell_type in dict.fromkeys(cell_map.control_type):
+        x, y = np.median(cell_map.control[cell_map.control_type == cell_type], axis=0)
         axes.text(x, y, cell_type, ha="center", va="center", fontsize=9, path_effects=halo)
 
 

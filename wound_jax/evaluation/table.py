@@ -22,14 +22,16 @@ def summarise(strata: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Average the scores over strata, equal weight each, values that are not defined left out.
 
     Args:
-        strata: one mapping a stratum with "model": {metric: value} and "baselines":
-            {name: {metric: value}}; undefined values are NaN or None.
+        strata: one mapping a stratum with "model": {metric: value}, "baselines":
+            {name: {metric: value}} and "ceiling": {metric: value} or None; undefined values are NaN
+            or None.
 
     Returns:
-        "model" and "baselines" in the same nesting with the means (NaN where no stratum has a
-        value), and under "counts" the same again with the number of strata behind each mean.
+        "model", "baselines" and "ceiling" in the same nesting with the means (NaN where no stratum
+        has a value), and under "counts" the same again with the number of strata behind each mean.
     """
     model, model_counts = _mean_scores([stratum["model"] for stratum in strata])
+    ceiling, ceiling_counts = _mean_scores([s["ceiling"] for s in strata if s.get("ceiling")])
     means: dict[str, dict[str, float]] = {}
     counts: dict[str, dict[str, int]] = {}
     for name in dict.fromkeys(name for stratum in strata for name in stratum["baselines"]):
@@ -38,7 +40,8 @@ def summarise(strata: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         "model": model,
         "baselines": means,
-        "counts": {"model": model_counts, "baselines": counts},
+        "ceiling": ceiling,
+        "counts": {"model": model_counts, "baselines": counts, "ceiling": ceiling_counts},
     }
 
 
@@ -47,16 +50,19 @@ def results_table(result: Mapping[str, Any]) -> str:
 
     Args:
         result: content of `eval/metrics.json`: "split" with "kind", "leaky" and optionally
-            "n_animals" (animals of the scored treated cells), "strata" and "summary" (`summarise`).
+            "n_animals" (animals of the scored treated cells), "strata", "summary" (`summarise`),
+            and "uncertainty" where it was computed.
 
     Returns:
-        Lines joined by newlines: a title, one row for the model and one for each baseline, and
-        notes. Arrows point to better values; `*` marks the value nearest to a perfect one.
+        Lines joined by newlines: a title, one row for the model, one for each baseline, one for
+        the ceiling, and notes. Arrows point to better values; `*` marks the value nearest to a
+        perfect one, the ceiling aside.
     """
     summary = result["summary"]
     rows: dict[str, Scores] = {"model": summary["model"], **summary["baselines"]}
-    columns = [_column(name, rows) for name in SHOWN_METRICS]
-    labels = ["", *rows]
+    ceiling = summary.get("ceiling") or {}
+    columns = [_column(name, rows, ceiling) for name in SHOWN_METRICS]
+    labels = ["", *rows, *(["ceiling"] if ceiling else [])]
     width = max(map(len, labels))
     lines = [
         "  ".join([label.ljust(width), *(column[i] for column in columns)]).rstrip()
@@ -64,6 +70,7 @@ def results_table(result: Mapping[str, Any]) -> str:
     ]
     rule = "-" * max(map(len, lines))
     notes = ["mean over strata; * best; identity scores 0 on pearson_delta, 1 on e_distance_ratio"]
+    notes += _differences(result.get("uncertainty"))
     notes += _partial_means(summary.get("counts"), len(result["strata"]))
     return "\n".join([_title(result), rule, lines[0], rule, *lines[1:], rule, *notes])
 
@@ -85,8 +92,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _column(name: str, rows: Mapping[str, Scores]) -> list[str]:
-    """Header and cells of one metric, right-aligned to one width."""
+def _column(name: str, rows: Mapping[str, Scores], ceiling: Scores) -> list[str]:
+    """Header and cells of one metric, right-aligned to one width; the ceiling is not ranked."""
     entry = get_metric(name)
     values = {label: _number(scores.get(name)) for label, scores in rows.items()}
     best_value = entry.best_value
@@ -97,10 +104,31 @@ def _column(name: str, rows: Mapping[str, Scores]) -> list[str]:
     cells = [f"{name} {entry.arrow}"]
     for value in values.values():
         marked = best_value is not None and abs(value - best_value) == best
-        shown = "n/a" if math.isnan(value) else f"{value:.3f}" if name != "mse" else f"{value:.5f}"
-        cells.append(shown + ("*" if marked else " "))
+        cells.append(_shown(name, value) + ("*" if marked else " "))
+    if ceiling:
+        cells.append(_shown(name, _number(ceiling.get(name))) + " ")
     width = max(map(len, cells))
     return [cell.rjust(width) for cell in cells]
+
+
+def _shown(name: str, value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}" if name != "mse" else f"{value:.5f}"
+
+
+def _differences(uncertainty: Mapping[str, Any] | None) -> list[str]:
+    """The model against the best baseline of each metric, with its interval and its units."""
+    if not uncertainty:
+        return []
+    n = uncertainty["n_units"]
+    one = {"strata": "stratum"}.get(uncertainty["units"], uncertainty["units"].removesuffix("s"))
+    units = _counted(n, one, uncertainty["units"])
+    lines = [f"model against the best baseline, 95 % interval over {units}, + is better:"]
+    for name, found in uncertainty["differences"].items():
+        value, low, high = (_number(found[key]) for key in ("value", "low", "high"))
+        digits = 5 if name == "mse" else 3
+        span = "no interval" if math.isnan(low) else f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+        lines.append(f"  {name} {value:+.{digits}f} {span} to {found['best_baseline']}")
+    return lines
 
 
 def _title(result: Mapping[str, Any]) -> str:
@@ -125,10 +153,15 @@ def _partial_means(counts: Mapping[str, Any] | None, n_strata: int) -> list[str]
     """A note for every shown mean that leaves strata out."""
     if counts is None:
         return []
-    rows = {"model": counts["model"], **counts["baselines"]}
+    rows = {"model": counts["model"], **counts["baselines"], **_only("ceiling", counts)}
     return [
         f"{label}: {name} is defined in {row[name]} of {n_strata} strata"
         for label, row in rows.items()
         for name in SHOWN_METRICS
         if row.get(name, n_strata) < n_strata
     ]
+
+
+def _only(name: str, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """That entry, where it is not empty."""
+    return {name: counts[name]} if counts.get(name) else {}

@@ -1,0 +1,273 @@
+"""The shift rules where the right answer is known, and how their settings are chosen."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.linear_model import Ridge
+
+from wound_jax.evaluation.baselines import BASELINES, fit_baselines
+from wound_jax.evaluation.baselines.folds import folds_of
+from wound_jax.evaluation.baselines.parts import part_sums
+from wound_jax.evaluation.baselines.profiles import Novelty
+from wound_jax.evaluation.baselines.rules import FittedShift, ShiftRule, shift_rules
+from wound_jax.evaluation.baselines.stacked_linear import StackedLinear, weights_of_least_error
+from wound_jax.evaluation.baselines.training import Training
+from wound_jax.evaluation.strata import Stratum
+
+N_GENES = 12
+DAYS = ("day10", "day14", "day19")
+
+
+def stratum(
+    cell_type: str,
+    timepoint: str | None,
+    profile: np.ndarray | float,
+    shift: np.ndarray | float,
+    perturbation: str = "Burn",
+) -> Stratum:
+    """Twenty cells with exactly this mean, moved by exactly this shift."""
+    noise = np.random.default_rng([*cell_type.encode()]).normal(size=(20, N_GENES))
+    control = profile + noise - noise.mean(axis=0)
+    return Stratum(cell_type, timepoint, control, control + shift, perturbation)
+
+
+def fitted(name: str, training: list[Stratum]) -> FittedShift:
+    baseline = fit_baselines(training, False, [name])[name]
+    assert isinstance(baseline, FittedShift)
+    return baseline
+
+
+def random_profiles(n: int, seed: int) -> np.ndarray:
+    return 3.0 * np.random.default_rng(seed).normal(size=(n, N_GENES))
+
+
+def affine_strata(n: int, seed: int, weights: np.ndarray) -> list[Stratum]:
+    """Types whose shift is an affine function of their mean control cell."""
+    profiles = random_profiles(n, seed)
+    return [
+        stratum(f"type{seed}-{i}", None, profile, profile @ weights + 0.7)
+        for i, profile in enumerate(profiles)
+    ]
+
+
+@pytest.fixture
+def three_strata() -> list[Stratum]:
+    labels = [("Fib", "day10", 1.0), ("Fib", "day14", 3.0), ("Mac", "day10", 8.0)]
+    return [stratum(cell_type, day, 5.0, shift) for cell_type, day, shift in labels]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("global_mean_shift", {("Fib", "day14"): 4.0, ("Neu", "day19"): 4.0}),
+        ("type_mean_shift", {("Fib", "day19"): 2.0, ("Mac", "day14"): 8.0, ("Neu", "day10"): 4.0}),
+        (
+            "type_timepoint_mean_shift",
+            {
+                ("Fib", "day14"): 3.0,
+                ("Fib", "day19"): 2.0,
+                ("Mac", "day14"): 8.0,
+                ("Neu", "day10"): 4.5,
+                ("Neu", "day19"): 4.0,
+            },
+        ),
+    ],
+)
+def test_mean_shifts_and_what_they_fall_back_on(three_strata, name, expected) -> None:
+    baseline = fitted(name, three_strata)
+    for (cell_type, day), shift in expected.items():
+        np.testing.assert_allclose(baseline.shift(stratum(cell_type, day, 5.0, 0.0)), shift)
+
+
+def test_strata_count_equally_whatever_their_cells(three_strata) -> None:
+    few = three_strata[2]
+    training = [three_strata[0], Stratum("Mac", "day10", few.control[:2], few.treated[:2], "Burn")]
+    np.testing.assert_allclose(fitted("global_mean_shift", training).shift(few), 4.5)
+
+
+@pytest.mark.parametrize("name", ["ridge_pca", "pls_pca"])
+def test_regressions_on_components_recover_a_linear_shift_of_unseen_types(name) -> None:
+    weights = np.random.default_rng(99).normal(size=(N_GENES, N_GENES)) / N_GENES
+    if name == "pls_pca":
+        weights = 10.0 * np.outer(weights[0], weights[1])
+    baseline = fitted(name, affine_strata(40, 1, weights))
+    constant = fitted("global_mean_shift", affine_strata(40, 1, weights))
+    for test in affine_strata(5, 2, weights):
+        np.testing.assert_allclose(baseline.shift(test), test.mean_delta, atol=0.02)
+        assert np.abs(constant.shift(test) - test.mean_delta).max() > 0.05
+
+
+def test_gene_wise_recovers_a_slope_of_each_gene() -> None:
+    slopes = np.diag(np.linspace(-1.0, 1.0, N_GENES))
+    baseline = fitted("gene_wise", affine_strata(6, 1, slopes))
+    for test in affine_strata(3, 2, slopes):
+        np.testing.assert_allclose(baseline.shift(test), test.mean_delta, atol=1e-3)
+
+
+def additive_strata(left_out: set[tuple[str, str]]) -> tuple[list[Stratum], dict]:
+    """Shifts that are a sum of a term of the type and one of the day."""
+    rng = np.random.default_rng(3)
+    types = ("Fib", "Mac", "Ker", "Neu")
+    of_type = dict(zip(types, rng.normal(size=(4, N_GENES)), strict=True))
+    of_day = dict(zip(DAYS, rng.normal(size=(3, N_GENES)), strict=True))
+    strata = {
+        (t, day): stratum(t, day, profile, of_type[t] + of_day[day])
+        for t, profile in zip(types, random_profiles(4, 0), strict=True)
+        for day in DAYS
+    }
+    return [s for key, s in strata.items() if key not in left_out], strata
+
+
+def test_additive_ridge_recovers_unseen_combinations() -> None:
+    missing = {("Mac", "day14"), ("Neu", "day19")}
+    training, strata = additive_strata(missing)
+    baseline = fitted("additive_ridge", training)
+    for key in missing:
+        np.testing.assert_allclose(baseline.shift(strata[key]), strata[key].mean_delta, atol=0.01)
+
+
+def test_additive_ridge_drops_the_term_of_an_unseen_type() -> None:
+    training, strata = additive_strata({("Mac", day) for day in DAYS})
+    baseline = fitted("additive_ridge", training)
+    shifts = [baseline.shift(strata["Mac", day]) for day in DAYS]
+    steps = [strata["Fib", day].mean_delta - strata["Fib", "day10"].mean_delta for day in DAYS]
+    for shift, step in zip(shifts, steps, strict=True):
+        np.testing.assert_allclose(shift - shifts[0], step, atol=0.02)
+
+
+def test_kernel_mean_follows_the_nearest_types() -> None:
+    near, far = random_profiles(2, 7)
+    training = [
+        *(stratum(f"near{i}", None, near + 0.05 * i, 1.0) for i in range(3)),
+        *(stratum(f"far{i}", None, far + 0.05 * i, -1.0) for i in range(3)),
+    ]
+    baseline = fitted("kernel_mean_shift", training)
+    for profile, shift in ((near, 1.0), (far, -1.0)):
+        test = stratum("new", None, profile, 0.0)
+        np.testing.assert_allclose(baseline.shift(test), shift, atol=1e-3)
+
+
+def test_regressed_mean_takes_out_what_sets_the_control_cells_of_new_animals_apart() -> None:
+    """Control means of animals scatter, their treated means do not: the slope is 0."""
+    rng = np.random.default_rng(8)
+    training = []
+    for i, profile in enumerate(random_profiles(4, 8)):
+        animals = np.repeat([f"m{k}" for k in range(4)], 20)
+        scatter = np.repeat(rng.normal(size=(4, N_GENES)), 20, axis=0)
+        control = profile + scatter + 0.01 * rng.normal(size=(80, N_GENES))
+        treated = profile + 2.0 + 0.01 * rng.normal(size=(80, N_GENES))
+        training.append(Stratum(f"type{i}", None, control, treated, "Burn", animals, animals))
+    baseline = fitted("regressed_mean_shift", training)
+    assert baseline.settings[Novelty.NONE] == pytest.approx(0.0)
+    test = Stratum("type1", None, training[1].control[:20], training[1].treated[:20], "Burn")
+    predicted = test.control_mean + baseline.shift(test)
+    np.testing.assert_allclose(predicted, training[1].treated.mean(axis=0), atol=1e-6)
+
+
+def test_a_rule_shrinks_to_the_mean_shift_where_the_control_says_nothing() -> None:
+    rng = np.random.default_rng(0)
+    training = [
+        stratum(f"type{i}", None, profile, 1.0 + 0.5 * rng.normal(size=N_GENES))
+        for i, profile in enumerate(random_profiles(30, 1))
+    ]
+    test = stratum("new", None, random_profiles(1, 2)[0], 0.0)
+    constant = fitted("global_mean_shift", training).shift(test)
+    for name in ("ridge_pca", "pls_pca", "gene_wise", "kernel_mean_shift", "additive_ridge"):
+        np.testing.assert_allclose(fitted(name, training).shift(test), constant, atol=0.25)
+
+
+def test_ridge_is_that_of_scikit_learn_and_its_penalty_has_the_least_left_out_error() -> None:
+    weights = np.random.default_rng(9).normal(size=(N_GENES, N_GENES)) / N_GENES
+    training = affine_strata(8, 3, weights)
+    (test,) = affine_strata(1, 4, weights)
+    baseline = fitted("ridge_pca", training)
+    scores, shifts = baseline.training.examples.profiles.scores, baseline.training.examples.shifts
+
+    def model(rows: np.ndarray, penalty: float) -> Ridge:
+        scale = np.square(scores[rows] - scores[rows].mean(axis=0)).sum()
+        return Ridge(penalty * scale).fit(scores[rows], shifts[rows])
+
+    errors = []
+    for penalty in baseline.rule.settings:
+        kept = [np.arange(8) != i for i in range(8)]
+        predicted = [model(k, penalty).predict(scores[[i]])[0] for i, k in enumerate(kept)]
+        errors.append(np.square(np.array(predicted) - shifts).sum())
+    chosen = baseline.settings[Novelty.TYPE]
+    assert chosen == baseline.rule.settings[int(np.argmin(errors))]
+    new = baseline.training.profiles([test]).scores
+    expected = model(np.ones(8, dtype=bool), chosen).predict(new)[0]
+    np.testing.assert_allclose(baseline.shift(test), expected, rtol=1e-6)
+
+
+def test_pls_is_that_of_scikit_learn_on_the_shifts_themselves() -> None:
+    weights = np.random.default_rng(9).normal(size=(N_GENES, N_GENES)) / N_GENES
+    training = Training(affine_strata(8, 3, weights))
+    known, shifts = training.examples.profiles, training.examples.shifts
+    wanted = training.profiles(affine_strata(3, 4, weights))
+    rule = BASELINES["pls_pca"]
+    assert isinstance(rule, ShiftRule)
+    for n in (1, 2, 3):
+        model = PLSRegression(n, scale=False, tol=1e-14, max_iter=10_000)
+        expected = model.fit(known.scores, shifts).predict(wanted.scores)
+        np.testing.assert_allclose(
+            rule.compute(known, shifts, wanted, n), expected, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_folds_leave_out_what_they_are_named_after() -> None:
+    # Without its only pair a type is unknown, and so judges nothing but unknown types.
+    training, _ = additive_strata({("Neu", "day14"), ("Neu", "day19")})
+    folds = folds_of(Training(training))
+    judged = {kind: [len(f.held_out) for f in of_kind] for kind, of_kind in folds.items()}
+    assert judged == {
+        Novelty.NONE: [],  # five cells a part are too few to judge by
+        Novelty.PAIR: 9 * [1],
+        Novelty.TIMEPOINT: [3, 3, 3],
+        Novelty.TYPE: [3, 3, 3, 1],
+    }
+    for novelty, of_kind in folds.items():
+        for fold in of_kind:
+            novelties = fold.kept.profiles.novelty_of(fold.held_out.profiles)
+            assert set(novelties) == {novelty}
+
+
+def test_parts_keep_animals_whole_and_add_up() -> None:
+    rng = np.random.default_rng(0)
+    animals = np.array(["m1", "m2", "m3", "m4", "m5"])[np.arange(50) % 5]
+    cells = rng.normal(size=(50, N_GENES))
+    one = Stratum("Fib", None, cells, cells + 1.0, "Burn", animals, animals)
+    control, treated = part_sums([one])
+    assert control.n_parts == treated.n_parts == 4
+    np.testing.assert_array_equal(control.counts, [[20, 10, 10, 10]])
+    of_m2 = cells[animals == "m2"].mean(axis=0)
+    np.testing.assert_allclose(control.only(1).means[0], of_m2)
+    np.testing.assert_allclose(control.without(1).means[0], cells[animals != "m2"].mean(axis=0))
+    np.testing.assert_allclose(treated.only(1).means[0], of_m2 + 1.0)
+
+
+def test_stack_weights_solve_the_constrained_problem() -> None:
+    rng = np.random.default_rng(0)
+    errors = rng.normal(size=(4, 3, 5)) + np.array([0.2, 0.5, 1.0, 3.0])[:, None, None]
+    flat = errors.reshape(4, -1)
+    expected = minimize(
+        lambda w: np.square(w @ flat).sum(),
+        np.full(4, 0.25),
+        bounds=[(0, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-12},
+    ).x
+    np.testing.assert_allclose(weights_of_least_error(errors), expected, atol=1e-4)
+
+
+def test_the_stack_goes_with_the_rule_that_is_right() -> None:
+    slopes = np.diag(np.linspace(-1.0, 1.0, N_GENES))
+    stack = StackedLinear.fit(affine_strata(6, 1, slopes), False)
+    names = [member.rule.name for member in stack.members]
+    assert names == [rule.name for rule in shift_rules()]
+    for novelty, weights in stack.weights.items():
+        assert weights.sum() == pytest.approx(1.0), novelty
+        assert (weights >= 0.0).all(), novelty
+    assert stack.weights[Novelty.TYPE][names.index("gene_wise")] > 0.9
+    (test,) = affine_strata(1, 2, slopes)
+    np.testing.assert_allclose(stack.shift(test), test.mean_delta, atol=0.2)

@@ -1,0 +1,207 @@
+"""The file of a comparison: what it may hold, how a variant's config comes about, the dry run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wound_jax.compare import main
+from wound_jax.comparison.spec import load_spec
+from wound_jax.comparison.variants import config_differences, plan_variants, require_own_folders
+from wound_jax.config import RunConfig, dump_config
+from wound_jax.config.load import schema_keys, value_at
+from wound_jax.errors import UserError
+
+PHASES = Path(__file__).resolve().parents[1] / "configs" / "compare_phases.yaml"
+HEAD = "name: x\nseeds: [1, 2]\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file and returns its path."""
+
+    def writer(text: str, name: str = "compare.yaml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return writer
+
+
+def plan(path: Path, *overrides: str):
+    return plan_variants(load_spec(path), path, overrides, Path("runs/x"))
+
+
+def message(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        plan(path, *overrides)
+    return str(error.value)
+
+
+def test_later_layers_win(write):
+    """What a variant extends, the shared files, the shared overrides, its own, the command line."""
+    write("training: {batch_size: 1, warmup_steps: 1, val_every: 1, log_every: 1}\n", "own.yaml")
+    write("training: {warmup_steps: 2, val_every: 2, log_every: 2}\n", "shared.yaml")
+    path = write(
+        f"{HEAD}shared: shared.yaml\n"
+        "overrides: [training.val_every=3, training.log_every=3, training.max_steps=3]\n"
+        "variants:\n"
+        "  a: {extends: own.yaml, overrides: [training.log_every=4, training.max_steps=4]}\n"
+    )
+    (variant,) = plan(path, "training.max_steps=5")
+    training = variant.config.training
+    assert training.batch_size == 1
+    assert training.warmup_steps == 2
+    assert training.val_every == 3
+    assert training.log_every == 4
+    assert training.max_steps == 5
+
+
+def test_a_seed_changes_the_seed_name_and_folder_alone(write):
+    path = write(f"{HEAD}overrides: [split.seed=7]\nvariants: {{a: }}\n")
+    (variant,) = plan(path)
+    assert list(variant.runs) == [1, 2]
+    for seed, config in variant.runs.items():
+        changed = {k for k in schema_keys() if value_at(config, k) != value_at(variant.config, k)}
+        assert changed == {"name", "run_dir", "seed"}
+        assert (config.seed, config.name, config.split.seed) == (seed, "a", 7)
+        assert config.run_dir == f"runs/x/runs/a/seed-{seed}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{HEAD}variant: {{a: }}\n", "unknown key of a comparison 'variant'. Did you mean 'vari"),
+        (
+            f"{HEAD}variants: {{a: {{extend: b.yaml}}}}\n",
+            "unknown key of variant 'a' 'extend'. Did you mean 'extends'?",
+        ),
+        (f"{HEAD}variants: {{a/b: }}\n", "variants.a/b: got 'a/b', but string should match"),
+        (f"{HEAD}variants: {{}}\n", "variants: got {}, but dictionary should have at least 1"),
+        ("name: x\nvariants: {a: }\n", "seeds is missing."),
+        ("name: x\nseeds: [1, 1]\nvariants: {a: }\n", "seeds: got [1, 1], expected each one once"),
+        ("name: x\nseeds: [1.5]\nvariants: {a: }\n", "seeds.0: got 1.5, but"),
+        (f"{HEAD}variants:\n  a:\n  a:\n", "line 5: the key 'a' is given twice"),
+        ("- a\n", "expected keys with values: name, seeds, variants"),
+        ("name: [x\n", "this is not valid YAML: line 2"),
+    ],
+)
+def test_mistakes_in_the_file(write, text, expected):
+    path = write(text)
+    with pytest.raises(UserError) as error:
+        load_spec(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert expected in str(error.value)
+
+
+def test_a_missing_file_names_those_there_are(write):
+    path = write(f"{HEAD}variants: {{a: }}\n")
+    with pytest.raises(UserError, match=r"unknown comparison file .*comare.yaml'. Did you mean"):
+        load_spec(path.with_name("comare.yaml"))
+
+
+def test_mistakes_in_configs_are_told_at_once_and_where_they_were_made(write):
+    path = write(
+        f"{HEAD}variants:\n"
+        "  a: {overrides: [model.layer=3]}\n"
+        "  b: {extends: no.yaml}\n"
+        "  c: {overrides: [model.lora.r=3]}\n"
+        "  d:\n"
+    )
+    lines = message(path, "training.max_steps=3").splitlines()
+    assert lines[0] == (
+        f"{path}: unknown config key 'model.layer'. Did you mean 'model.layers'? (variant a)"
+    )
+    assert "unknown config file" in lines[1]
+    assert lines[1].endswith("(variant b)")
+    assert lines[2].startswith(f"{path}: model.lora.r=3 has no effect: model.lora.enable is false")
+    assert len(lines) == 3
+
+
+def test_a_mistake_of_the_command_line_is_told_once(write):
+    path = write(f"{HEAD}variants: {{a: , b: {{overrides: [model.layers=2]}}}}\n")
+    assert message(path, "model.head=2") == (
+        "command line: unknown config key 'model.head'. Did you mean 'model.heads'? (variant a, b)"
+    )
+    assert message(path, "model.layers=3").startswith("the variants a and b have the same config")
+    assert message(path, "run_dir=runs/y").startswith("command line: run_dir is set for each run")
+    path = write(f"{HEAD}variants: {{a: {{overrides: [seed=3]}}}}\n")
+    assert message(path).startswith(f"{path}: seed is set for each run of a comparison")
+
+
+def test_a_folder_with_another_run_is_not_written_into(write, tmp_path):
+    path = write(f"{HEAD}variants: {{a: {{overrides: [model.layers=2]}}}}\n")
+    variants = plan_variants(load_spec(path), path, [], tmp_path)
+    require_own_folders(variants)
+    folder = tmp_path / "runs" / "a" / "seed-2"
+    folder.mkdir(parents=True)
+    require_own_folders(variants)
+    (folder / "config.yaml").write_text(dump_config(RunConfig(seed=2)))
+    with pytest.raises(UserError, match=r"seed-2 holds a run of another config .*\n.*: 8 -> 2\n"):
+        require_own_folders(variants)
+    (folder / "config.yaml").write_text(dump_config(variants[0].runs[1]))
+    with pytest.raises(UserError, match="seed: 1 -> 2"):
+        require_own_folders(variants)
+    (folder / "config.yaml").rename(folder / "notes.txt")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        require_own_folders(variants)
+
+
+@pytest.mark.parametrize("name", ["compare_phases", "compare_kang"])
+def test_the_shipped_phases_differ_in_their_parts_and_in_nothing_else(name):
+    path = PHASES.with_name(f"{name}.yaml")
+    spec = load_spec(path)
+    variants = {v.name: v.config for v in plan(path, "training.max_steps=20")}
+    parts = {
+        name: (c.model.lora.enable, c.model.mhc.enable, c.velocity.enable)
+        for name, c in variants.items()
+    }
+    assert parts == {
+        "full": (False, False, False),
+        "lora": (True, False, False),
+        "lora_mhc": (True, True, False),
+        "lora_velocity": (True, False, True),
+        "lora_mhc_velocity": (True, True, True),
+        "full_mhc": (False, True, False),
+    }
+    assert (spec.name, spec.folder) == (name, Path("runs") / name)
+    assert len(spec.seeds) >= 3
+    first = variants["full"]
+    assert first.split.kind == "animal"
+    for config in variants.values():
+        assert config.training.max_steps == 20
+        for difference in config_differences(first, config):
+            assert difference.key.startswith(("model.lora.", "model.mhc.", "velocity."))
+
+
+def test_a_dry_run_shows_the_variants_and_trains_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--config", str(PHASES), "--dry-run", "--output", "out"]) == 0
+    out = capsys.readouterr().out
+    assert "lora:\n  model.lora.enable: false -> true\n" in out
+    assert out.endswith("\n6 variants x 3 seeds = 18 runs, 0 of them finished, in out\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_needs_nothing_heavy():
+    program = (
+        "import sys\nfrom wound_jax.compare import main\n"
+        f"assert main(['--config', {str(PHASES)!r}, '--dry-run']) == 0\n"
+        "assert not {'jax', 'scanpy', 'ott', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "give either --config FILE or the folders of finished runs"),
+        (["--config", "a.yaml", "runs/b"], "give either --config FILE or the folders"),
+        (["runs/a", "runs/b", "seed=3"], "finished runs stay as they are: ['seed=3']"),
+        (["runs/a", "--allow-different", "split,gene"], "'gene'. Did you mean 'genes'?"),
+        (["no/run"], "no/run is no run folder"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments, expected):
+    assert main(arguments) == 2
+    assert expected in capsys.readouterr().err

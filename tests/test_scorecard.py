@@ -1,0 +1,156 @@
+"""The scorecard: who passes it, who fails which line, and what it says when it cannot tell."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from wound_jax.config import RunConfig
+from wound_jax.data.prepare import PreparedData, prepare
+from wound_jax.evaluation.held_out import Yardstick, fit_yardstick
+from wound_jax.evaluation.outcome import Outcome, judge
+from wound_jax.evaluation.scorecard import render_scorecard, scorecard
+
+TRAINING = {
+    "loss_cv": 0.05, "loss_variance": 0.01, "spikes_per_epoch": 1.0, "spikes_per_1000": 3.0,
+    "improvement": 0.6, "improvement_on_identity": 0.4,
+}  # fmt: skip
+
+
+def measured(strata) -> list[np.ndarray]:
+    """Treated cells themselves, as many as there are controls: the answer key."""
+    rng = np.random.default_rng(0)
+    return [s.treated[rng.integers(s.n_treated, size=s.n_control)] for s in strata]
+
+
+def collapsed(strata) -> list[np.ndarray]:
+    """One cell for all types and days."""
+    mean = np.concatenate([s.treated for s in strata]).mean(axis=0)
+    return [np.broadcast_to(mean, s.control.shape).astype(np.float32) for s in strata]
+
+
+def reversed_(strata) -> list[np.ndarray]:
+    """Every cell moves by the true shift, the wrong way."""
+    return [np.maximum(s.control - s.mean_delta, 0.0).astype(np.float32) for s in strata]
+
+
+def unchanged(strata) -> list[np.ndarray]:
+    return [s.control for s in strata]
+
+
+MODELS = {f.__name__: f for f in (measured, collapsed, reversed_, unchanged)}
+
+
+@pytest.fixture(scope="module")
+def cells() -> PreparedData:
+    synthetic = {"n_cells": 4000, "n_genes": 700, "embedding_dim": 8, "seed": 3}
+    return prepare(
+        RunConfig.model_validate(
+            {"data": {"source": "synthetic", "synthetic": synthetic}, "split": {"kind": "animal"}}
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def yardstick(cells) -> Yardstick:
+    fitted = fit_yardstick(cells, RunConfig().evaluation, 0)
+    kept = ("identity", "global_mean_shift")
+    return dataclasses.replace(fitted, baselines={name: fitted.baselines[name] for name in kept})
+
+
+@pytest.fixture(scope="module")
+def outcomes(cells, yardstick) -> dict[str, Outcome]:
+    config = RunConfig().evaluation.model_copy(update={"bootstrap": 200})
+
+    def judged(model) -> Outcome:
+        def predict(data, planned):
+            return model([one.cells(data.cells) for one in planned])
+
+        return judge(predict, cells, yardstick, config, training=TRAINING)
+
+    return {name: judged(model) for name, model in MODELS.items()}
+
+
+def verdicts(outcome: Outcome) -> dict[str, str]:
+    return {line["criterion"].split(" (")[0]: line["verdict"] for line in scored(outcome)}
+
+
+def scored(outcome: Outcome) -> list[dict]:
+    return outcome.result["scorecard"]
+
+
+BIOLOGY = ("macrophage polarisation", "wound markers in the right direction")
+
+
+def test_the_answer_key_passes(outcomes):
+    found = verdicts(outcomes["measured"])
+    assert found["gene correlation of the change"] == "outstanding"
+    assert {found[name] for name in BIOLOGY} == {"pass"}
+    answerable = {v for name, v in found.items() if not name.startswith("temporal")}
+    assert answerable <= {"pass", "outstanding"}
+
+
+@pytest.mark.parametrize("model", ["collapsed", "reversed_", "unchanged"])
+def test_what_predicts_nothing_fails(outcomes, model):
+    found = verdicts(outcomes[model])
+    assert found["gene correlation of the change"] == "fail"
+    assert found["distance left to treated cells"] == "fail"
+    assert {found[name] for name in BIOLOGY} == {"fail"}
+
+
+def test_a_collapse_fails_the_spread_and_the_mixing(outcomes):
+    found = verdicts(outcomes["collapsed"])
+    assert found["spread of the predicted cells"] == "fail"
+    assert found["predicted cells among treated ones"] == "fail"
+    ratio = outcomes["collapsed"].result["summary"]["model"]["variance_ratio"]
+    assert ratio == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_reversal_moves_no_type_in_the_right_direction(outcomes):
+    assert verdicts(outcomes["reversed_"])["cell types moved in the right direction"] == "fail"
+    assert outcomes["reversed_"].result["summary"]["model"]["sign_share"] == 0.0
+
+
+def test_a_day_that_was_trained_on_cannot_be_judged(outcomes):
+    line = next(s for s in scored(outcomes["measured"]) if s["criterion"].startswith("temporal"))
+    assert line["verdict"] == "cannot be computed"
+    assert line["figure"] is None
+    assert "split.kind=timepoint" in line["why"]
+
+
+def test_a_high_value_no_better_than_a_baseline_fails(outcomes):
+    """The plan's .75 is met, the difference to the best baseline is not above 0."""
+    result = dict(outcomes["measured"].result)
+    difference = {"best_baseline": "global_mean_shift", "value": 0.01, "low": -0.01, "high": 0.03}
+    result["uncertainty"] = {"differences": {"pearson_delta": difference}}
+    line = scorecard(result)[0]
+    assert line["figure"] > 0.75
+    assert line["verdict"] == "fail"
+    assert "outstanding, but the difference" in line["why"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "verdict"),
+    [(0.5, "fail"), (0.51, "pass"), (0.66, "high pass"), (0.76, "outstanding")],
+)
+def test_grades_of_the_correlation(outcomes, figure, verdict):
+    result = dict(outcomes["measured"].result)
+    result["summary"] = {**result["summary"], "model": {"pearson_delta": figure}}
+    assert scorecard(result)[0]["verdict"] == verdict
+
+
+def test_training_lines_follow_the_log(outcomes):
+    result = dict(outcomes["measured"].result)
+    result["training"] = {**TRAINING, "loss_cv": 0.2, "spikes_per_epoch": 9.0}
+    result["training"]["improvement_on_identity"] = 0.1
+    last = {line["criterion"]: line["verdict"] for line in scorecard(result)[-3:]}
+    assert set(last.values()) == {"fail"}
+    result["training"] = dict.fromkeys(TRAINING, math.nan)
+    assert {line["verdict"] for line in scorecard(result)[-3:]} == {"cannot be computed"}
+
+
+def test_the_text_has_a_line_for_each_criterion(outcomes):
+    lines = render_scorecard(scored(outcomes["collapsed"])).splitlines()
+    assert len(lines) == 1 + len(scored(outcomes["collapsed"]))
+    assert any(" FAIL " in line for line in lines)

@@ -1,0 +1,150 @@
+"""Several seeds of one config as something the loop can train: all of them in one program.
+
+To each seed what it would be given alone: its initial parameters, its order of the data, its
+validation sets and its dropout. So its results are those of a run alone, but for the order in which
+floating-point sums are taken.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from wound_jax.assemble import Feed, Run, build_objective, make_step
+from wound_jax.batching import CellStore, IndexBatch, SetBatch, gather
+from wound_jax.comparison.seed_axis import SeedAxis
+from wound_jax.config.schema import RunConfig
+from wound_jax.data.plan import PlanBuilder, SetPlan
+from wound_jax.data.prepare import PreparedData
+from wound_jax.objective import set_weights
+from wound_jax.sharding import make_devices
+from wound_jax.train_step import TrainState
+
+
+def with_seed(config: RunConfig, seed: int) -> RunConfig:
+    """The config of one seed: another start and order of the data; the split has its own seed."""
+    return config.model_copy(update={"seed": seed})
+
+
+@dataclass(frozen=True)
+class SeedsPlan:
+    """One batch of each seed."""
+
+    of: tuple[SetPlan, ...]
+
+    @property
+    def target_mask(self) -> np.ndarray:
+        """bool `[seeds, sets, cells]`: which target cells are real."""
+        return np.stack([plan.target_mask for plan in self.of])
+
+
+@dataclass(frozen=True)
+class SeedsEpoch:
+    """One epoch of each seed."""
+
+    of: tuple[SetPlan, ...]
+
+    def batches(self, size: int) -> list[SeedsPlan]:
+        """Their batches; every seed has as many, since all cut the same groups."""
+        return [
+            SeedsPlan(plans)
+            for plans in zip(*(plan.batches(size) for plan in self.of), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class SeedsPlans:
+    """The plan builders of all seeds."""
+
+    of: tuple[PlanBuilder, ...]
+
+    def epoch(self, epoch: int) -> SeedsEpoch:
+        """One epoch of each seed."""
+        return SeedsEpoch(tuple(builder.epoch(epoch) for builder in self.of))
+
+
+class SeedsFeed:
+    """Places the cells once, and a batch of each seed at every step.
+
+    Args:
+        feed: of one of the seeds; the cells are the same for all.
+        axis: how the seeds lie.
+    """
+
+    def __init__(self, feed: Feed, axis: SeedAxis):
+        self._feed = feed
+        self._axis = axis
+        self.store = feed.store
+
+    def batch(self, plan: SeedsPlan) -> IndexBatch | SetBatch:
+        """One batch of each seed."""
+        batches = [self._feed.on_host(one) for one in plan.of]
+        stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
+        return jax.device_put(stacked, self._axis.batches)
+
+
+class SeedsRun:
+    """What `wound_jax.loop.drive` needs to train several seeds at once.
+
+    Args:
+        config: of the variant; its own seed plays no part.
+        seeds: those that train together.
+        data: the cells.
+
+    Attributes:
+        axis: how the seeds lie; all others are those of `wound_jax.loop.Trainable`, with the seeds
+            as first axis of arrays.
+    """
+
+    def __init__(self, config: RunConfig, seeds: Sequence[int], data: PreparedData):
+        first = Run(with_seed(config, seeds[0]), data)
+        runs = [first, *(Run(with_seed(config, seed), data, first.feed) for seed in seeds[1:])]
+        self.model, self.devices = first.model, first.devices
+        self.axis = SeedAxis(len(runs), self.devices)
+        self.plans = SeedsPlans(tuple(run.plans for run in runs))
+        self.feed = SeedsFeed(first.feed, self.axis)
+        self.batches_per_epoch, self.total_steps = first.batches_per_epoch, first.total_steps
+        self.validation = [
+            jax.device_put(self.axis.stack(batches), self.axis.batches)
+            for batches in zip(*(run.validation for run in runs), strict=True)
+        ]
+        self.state = jax.device_put(self.axis.stack([run.state for run in runs]), self.axis.states)
+        self._compile(config, seeds)
+
+    def _compile(self, config: RunConfig, seeds: Sequence[int]) -> None:
+        # A device with seeds of its own has all sets of these, too.
+        one = self.axis.over_devices
+        of_sets = make_devices(1, config.training.batch_size) if one else self.devices
+        objective = build_objective(config, self.model.graphdef, of_sets)
+        _, step = make_step(config, self.model, objective, self.total_steps)
+        numbers = jax.device_put(np.array(seeds), self.axis.states)
+
+        def train(store, state, batch, seed):
+            return step(state, _resolve(store, batch), seed=seed)
+
+        def score(store, parameters, batch):
+            sets = _resolve(store, batch)
+            metrics = objective(parameters, sets)[1] | {"identity_loss": objective.identity(sets)}
+            return metrics, set_weights(sets).sum()
+
+        train_all, score_all = self.axis.map(train), self.axis.map(score)
+        self.step: Callable[..., tuple[TrainState, Any]] = jax.jit(
+            lambda state, store, batch: train_all(store, state, batch, numbers),
+            donate_argnums=0,
+            out_shardings=self.axis.states,
+        )
+        self.evaluate: Callable[..., tuple[Any, Any]] = jax.jit(
+            lambda parameters, store, batch: score_all(store, parameters, batch),
+            out_shardings=self.axis.states,
+        )
+
+
+def _resolve(store: CellStore | None, batch: Any) -> SetBatch:
+    """A batch of arrays as it is; one of positions from the cells."""
+    if isinstance(batch, SetBatch):
+        return batch
+    if store is None:
+        raise TypeError("a batch of positions needs a cell store")
+    return gather(store, batch)

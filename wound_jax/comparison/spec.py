@@ -1,0 +1,126 @@
+"""The file of a comparison: which variants, which seeds, what they share.
+
+    name: phases
+    seeds: [42, 43, 44]
+    shared: compare_small.yaml
+    variants:
+      lora: {extends: phase1_lora.yaml}
+      lora_mhc: {extends: phase1_lora.yaml, overrides: [model.mhc.enable=true]}
+
+A variant's config is what it extends, over that the shared files and overrides, over these its own
+overrides; later ones win. Files are named relative to this file, overrides are written as on the
+command line.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+
+from wound_jax.errors import UserError, unknown_name
+
+
+def _as_tuple(value: Any) -> Any:
+    """One name as a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], Strict(False), BeforeValidator(_as_tuple)]
+# A part of paths and of tables.
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+
+
+class Part(BaseModel):
+    """A part of the file: frozen, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class VariantSpec(Part):
+    """What sets one variant apart: config files to begin with, and overrides `a.b.c=value`."""
+
+    extends: Texts = ()
+    overrides: Texts = ()
+
+
+class CompareSpec(Part):
+    """A comparison: every variant is trained with every seed."""
+
+    name: Label
+    # Where runs and tables go; null takes runs/NAME.
+    output: str | None = None
+    # Config files laid over those that a variant extends, and overrides: the same for all.
+    shared: Texts = ()
+    overrides: Texts = ()
+    seeds: Annotated[tuple[int, ...], Strict(False), Field(min_length=1)]
+    # Whether the seeds of a variant train in one program.
+    together: bool = True
+    variants: Annotated[dict[Label, VariantSpec], Field(min_length=1)]
+
+    @property
+    def folder(self) -> Path:
+        """Where the comparison is written."""
+        return Path(self.output) if self.output else Path("runs") / self.name
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which a key given twice is an error, not silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load_spec(path: str | Path) -> CompareSpec:
+    """Reads the file of a comparison.
+
+    Raises:
+        UserError: it is missing, no YAML, or one line for each key that is unknown or wrong.
+    """
+    path = Path(path)
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError:
+        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
+        raise unknown_name("comparison file", str(path), near) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: this is not valid YAML: {_problem(e)}.") from e
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys with values: name, seeds, variants.")
+    # `lora:` with nothing below it is a variant that changes nothing.
+    variants = values.get("variants")
+    if isinstance(variants, dict):
+        values["variants"] = {name: one or {} for name, one in variants.items()}
+    try:
+        spec = CompareSpec.model_validate(values)
+    except ValidationError as e:
+        raise UserError("\n".join(f"{path}: {_line(error)}" for error in e.errors())) from e
+    if len(set(spec.seeds)) < len(spec.seeds):
+        raise UserError(f"{path}: seeds: got {list(spec.seeds)}, expected each one once.")
+    return spec
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, and in which line, where that is known."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark and problem else str(error).splitlines()[0]
+
+
+def _line(error: Any) -> str:
+    """One of pydantic's findings, as a line."""
+    place = [str(part) for part in error["loc"] if part != "[key]"]
+    if error["type"] == "extra_forbidden":
+        inside = len(place) > 2
+        known = (VariantSpec if inside else CompareSpec).model_fields
+        kind = f"key of variant {place[1]!r}" if inside else "key of a comparison"
+        return str(unknown_name(kind, place[-1], known))
+    if error["type"] == "missing":
+        return f"{'.'.join(place)} is missing."
+    problem = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{'.'.join(place)}: got {error['input']!r}, but {problem}."

@@ -1,0 +1,178 @@
+"""Shift rules: baselines that are one function of strata means, and the choice of their setting.
+
+Owns `ShiftRule`. A rule predicts the shifts of wanted strata from examples,
+
+    shift(wanted) = compute(training profiles, training shifts, wanted profiles, setting)
+
+and its setting (a penalty, a bandwidth, a number of components) is the one with the smallest
+squared error on training strata held out (`folds`), chosen for each kind of novelty on its own.
+Settings are listed from the most cautious one on; it wins ties, and where there is nothing to
+choose by. A rule learns from the strata of one perturbation at a time, with the same setting for
+all. Predictions are control cells moved to the shifted mean (`moving`).
+
+To add such a baseline, write one new file in this folder::
+
+    @shift_rule("my_shift", settings=(1.0, 0.1))
+    def my_shift(training, shifts, wanted, setting): ...   # [wanted, genes]
+"""
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from wound_jax.evaluation.baselines.folds import Fold, folds_of
+from wound_jax.evaluation.baselines.moving import moved
+from wound_jax.evaluation.baselines.profiles import (
+    Examples,
+    Novelty,
+    Profiles,
+    Shifts,
+    WantedShifts,
+)
+from wound_jax.evaluation.baselines.registry import BASELINES, baseline
+from wound_jax.evaluation.baselines.training import Training
+from wound_jax.evaluation.strata import Stratum
+
+Compute = Callable[[Profiles, Shifts, Profiles, Any], WantedShifts]
+
+# Relative differences of squared errors below this are rounding.
+_TIE = 1e-9
+# Where to look for a setting if training strata cannot show a kind of novelty. A known type is
+# trusted more like known strata than like unknown types; nothing stands in for an unknown type.
+_STAND_INS = {
+    Novelty.NONE: (Novelty.PAIR, Novelty.TIMEPOINT, Novelty.TYPE),
+    Novelty.PAIR: (Novelty.TIMEPOINT, Novelty.NONE),
+    Novelty.TIMEPOINT: (Novelty.PAIR, Novelty.NONE),
+    Novelty.TYPE: (),
+}
+
+
+@dataclass(frozen=True)
+class ShiftRule:
+    """A registered rule.
+
+    Attributes:
+        name: its name as a baseline.
+        settings: what to choose from, the most cautious first.
+        compute: shifts [wanted, genes] of wanted strata; all it sees are of one perturbation.
+    """
+
+    name: str
+    settings: tuple[Any, ...]
+    compute: Compute
+
+    def fit(self, training: Sequence[Stratum], non_negative: bool) -> "FittedShift":
+        """Choose the settings; the rule itself keeps the training strata."""
+        prepared = Training.of(training)
+        tuned = tune(self, prepared)
+        settings = {}
+        for novelty in Novelty:
+            shown = stand_in(novelty, tuned)
+            settings[novelty] = self.settings[0] if shown is None else tuned[shown].setting
+        return FittedShift(self, prepared, settings, non_negative)
+
+    def shifts(self, training: Examples, wanted: Profiles, setting: Any) -> WantedShifts:
+        """Expected shifts of strata whose perturbations are all among the examples."""
+        result = np.empty_like(wanted.control)
+        for perturbation in dict.fromkeys(wanted.perturbation):
+            rows = wanted.perturbation == perturbation
+            own = training.take(training.profiles.perturbation == perturbation)
+            result[rows] = self.compute(own.profiles, own.shifts, wanted.take(rows), setting)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class FittedShift:
+    """A rule with its training strata and the setting for each kind of novelty."""
+
+    rule: ShiftRule
+    training: Training
+    settings: Mapping[Novelty, Any]
+    non_negative: bool
+
+    def shift(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
+        """The expected shift of a stratum.
+
+        Raises:
+            UserError: no training stratum has its perturbation.
+        """
+        setting = self.settings[self.training.novelty_of(stratum)]
+        wanted = self.training.profiles([stratum])
+        return self.rule.shifts(self.training.examples, wanted, setting)[0]
+
+    def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
+        """Control cells moved to the shifted mean, float32 [cells, genes]."""
+        return moved(stratum, self.shift(stratum), self.non_negative)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """The best setting for one kind of novelty.
+
+    Attributes:
+        setting: of the smallest squared error, over the held-out strata of all folds.
+        errors: float64 [held_out, genes], predicted minus true shifts under that setting.
+    """
+
+    setting: Any
+    errors: Float[np.ndarray, "held_out genes"]
+
+
+def shift_rule(name: str, *, settings: Sequence[Any] = (None,)) -> Callable[[Compute], ShiftRule]:
+    """Decorator: makes a function the shift rule, and so the baseline, of that name.
+
+    Args:
+        name: of the baseline.
+        settings: see `ShiftRule`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(compute: Compute) -> ShiftRule:
+        return baseline(name)(ShiftRule(name, tuple(settings), compute))
+
+    return register
+
+
+def shift_rules() -> Iterator[ShiftRule]:
+    """All registered rules."""
+    return (family for family in BASELINES.values() if isinstance(family, ShiftRule))
+
+
+def stand_in(novelty: Novelty, shown: Container[Novelty]) -> Novelty | None:
+    """The kind of novelty to choose by: itself if training strata show it, else one close to it."""
+    for candidate in (novelty, *_STAND_INS[novelty]):
+        if candidate in shown:
+            return candidate
+    return None
+
+
+def tune(rule: ShiftRule, training: Training) -> Mapping[Novelty, Tuned]:
+    """The best setting of a rule for each kind of novelty that training strata can show."""
+
+    def make() -> dict[Novelty, Tuned]:
+        folds = folds_of(training).items()
+        return {novelty: _best_setting(rule, of_kind) for novelty, of_kind in folds if of_kind}
+
+    return training.once(("tuned", rule.name), make)
+
+
+def _best_setting(rule: ShiftRule, folds: Sequence[Fold]) -> Tuned:
+    """The first of the settings whose squared error no other undercuts by more than rounding."""
+    best, smallest = None, np.inf
+    for setting in rule.settings:
+        errors = np.concatenate([_errors(rule, fold, setting) for fold in folds])
+        total = float(np.square(errors).sum())
+        if best is None or total < smallest * (1.0 - _TIE):
+            best, smallest = Tuned(setting, errors), total
+    assert best is not None, f"the rule {rule.name} lists no settings"
+    return best
+
+
+def _errors(rule: ShiftRule, fold: Fold, setting: Any) -> Float[np.ndarray, "held_out genes"]:
+    """Predicted minus true shifts of the held-out strata."""
+    return rule.shifts(fold.kept, fold.held_out.profiles, setting) - fold.held_out.shifts

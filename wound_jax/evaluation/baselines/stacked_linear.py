@@ -1,0 +1,105 @@
+"""The shift rules averaged, with the weights that held-out training strata ask for.
+
+Owns stacking (Breiman 1996, Mach. Learn. 24, 49-64): with e_k the errors of rule k on held-out
+training strata,
+
+    w = argmin |sum_k w_k e_k|^2   subject to  w >= 0, sum_k w_k = 1
+
+for each kind of novelty on its own. The errors are those that chose each rule's setting. Where
+there are none, the rules count equally.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import nnls
+
+from wound_jax.evaluation.baselines.moving import moved
+from wound_jax.evaluation.baselines.profiles import Novelty
+from wound_jax.evaluation.baselines.registry import baseline
+from wound_jax.evaluation.baselines.rules import (
+    FittedShift,
+    shift_rules,
+    stand_in,
+    tune,
+)
+from wound_jax.evaluation.baselines.training import Training
+from wound_jax.evaluation.strata import Stratum
+
+
+@baseline("stacked_linear")
+@dataclass(frozen=True, eq=False)
+class StackedLinear:
+    """A weighted mean of the shifts of all shift rules.
+
+    Attributes:
+        members: the fitted rules.
+        weights: for each kind of novelty the weights of the rules, [members].
+        training: the training strata.
+        non_negative: whether predictions are kept at 0 or above.
+    """
+
+    members: Sequence[FittedShift]
+    weights: Mapping[Novelty, Float[np.ndarray, " members"]]
+    training: Training
+    non_negative: bool
+
+    @classmethod
+    def fit(cls, training: Sequence[Stratum], non_negative: bool) -> "StackedLinear":
+        """Fit all rules, then weigh them."""
+        prepared = Training.of(training)
+        members = [rule.fit(prepared, non_negative) for rule in shift_rules()]
+        weights = {novelty: _weights(members, novelty) for novelty in Novelty}
+        return cls(members, weights, prepared, non_negative)
+
+    def shift(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
+        """The weighted mean of the rules' shifts.
+
+        Raises:
+            UserError: no training stratum has the stratum's perturbation.
+        """
+        shifts = np.stack([member.shift(stratum) for member in self.members])
+        return self.weights[self.training.novelty_of(stratum)] @ shifts
+
+    def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
+        """Control cells moved to the shifted mean, float32 [cells, genes]."""
+        return moved(stratum, self.shift(stratum), self.non_negative)
+
+
+def _weights(members: Sequence[FittedShift], novelty: Novelty) -> Float[np.ndarray, " members"]:
+    """The weights for one kind of novelty."""
+    tuned = [tune(member.rule, member.training) for member in members]
+    shown = stand_in(novelty, tuned[0])
+    if shown is None:
+        return np.full(len(members), 1.0 / len(members))
+    return weights_of_least_error(np.stack([of_rule[shown].errors for of_rule in tuned]))
+
+
+def weights_of_least_error(
+    errors: Float[np.ndarray, "members held_out genes"],
+) -> Float[np.ndarray, " members"]:
+    """Non-negative weights of sum 1 whose weighted error has the smallest square.
+
+    With u >= 0 of sum s and w = u / s, the problem |E u|^2 + (sum u - 1)^2, which non-negative
+    least squares solves, is s^2 |E w|^2 + (s - 1)^2; its minimum over s grows with |E w|^2, so that
+    w solves the problem with the constraint.
+
+    Args:
+        errors: [members, held_out, genes].
+
+    Returns:
+        float64 [members].
+    """
+    n_members = len(errors)
+    flat = errors.reshape(n_members, -1)
+    gram = flat @ flat.T
+    scale = np.trace(gram) / n_members
+    if scale == 0.0:
+        return np.full(n_members, 1.0 / n_members)
+    sizes, axes = np.linalg.eigh(gram / scale)
+    root = np.sqrt(np.maximum(sizes, 0.0))[:, None] * axes.T
+    system = np.concatenate([root, np.ones((1, n_members))])
+    weights, _ = nnls(system, np.append(np.zeros(n_members), 1.0))
+    return weights / weights.sum()

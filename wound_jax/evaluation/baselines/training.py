@@ -1,0 +1,140 @@
+"""Training strata, and what several baselines derive from them, derived once.
+
+Owns the principal components of the training cells, the means of the strata, and the record of
+results that baselines share. Cells of both arms are taken for the components, equally many of each
+arm of each stratum, so that a frequent cell type does not decide the axes alone.
+"""
+
+import zlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar, overload
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.decomposition import PCA
+
+from wound_jax.errors import UserError, unknown_name
+from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles, labels_of
+from wound_jax.evaluation.strata import Stratum
+
+_N_COMPONENTS = 50
+# Cells that the components are fitted on, at most: more move the leading axes little.
+_MAX_CELLS = 4_000
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """Principal components of the training cells.
+
+    Attributes:
+        mean: float64 [genes].
+        axes: float64 [dims, genes], orthonormal rows.
+    """
+
+    mean: Float[np.ndarray, " genes"]
+    axes: Float[np.ndarray, "dims genes"]
+
+    def project(self, cells: Float[np.ndarray, "cells genes"]) -> Float[np.ndarray, "cells dims"]:
+        """Coordinates on the components, float64."""
+        return (cells - self.mean) @ self.axes.T
+
+
+class Training(Sequence[Stratum]):
+    """The training strata that have treated cells.
+
+    Raises:
+        UserError: there is none.
+    """
+
+    def __init__(self, strata: Sequence[Stratum]) -> None:
+        self._strata = tuple(stratum for stratum in strata if stratum.n_treated)
+        self._results: dict[Hashable, object] = {}
+        if not self._strata:
+            raise UserError(
+                f"none of the {len(strata)} training strata has treated cells; expected at least "
+                "one to learn a shift from. Check the split and the control label."
+            )
+
+    @classmethod
+    def of(cls, strata: Sequence[Stratum]) -> "Training":
+        """The strata as they are, if they were prepared before."""
+        return strata if isinstance(strata, Training) else cls(strata)
+
+    def __len__(self) -> int:
+        return len(self._strata)
+
+    @overload
+    def __getitem__(self, index: int) -> Stratum: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Stratum]: ...
+    def __getitem__(self, index: int | slice) -> Stratum | Sequence[Stratum]:
+        return self._strata[index]
+
+    def __iter__(self) -> Iterator[Stratum]:
+        return iter(self._strata)
+
+    @cached_property
+    def components(self) -> Components:
+        """At most 50 components of at most 4,000 cells, seeded."""
+        n_each = max(2, _MAX_CELLS // (2 * len(self)))
+        arms = [drawn(s, arm, n_each) for s in self for arm in ("control", "treated")]
+        cells = np.concatenate(arms).astype(np.float32)
+        n_kept = min(_N_COMPONENTS, len(cells) - 1, cells.shape[1])
+        pca = PCA(n_kept, svd_solver="randomized", random_state=0).fit(cells)
+        return Components(
+            np.asarray(pca.mean_, np.float64), np.asarray(pca.components_, np.float64)
+        )
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The means of all strata."""
+        shifts = np.stack([stratum.mean_delta for stratum in self])
+        return Examples(self.profiles(self._strata), shifts)
+
+    def profiles(self, strata: Sequence[Stratum]) -> Profiles:
+        """Any strata, as far as they are known before they are perturbed."""
+        control = np.stack([stratum.control_mean for stratum in strata])
+        return Profiles(*labels_of(strata), control, self.components.project(control))
+
+    def require_perturbation(self, stratum: Stratum) -> None:
+        """Refuses a stratum whose perturbation no training stratum has.
+
+        Raises:
+            UserError: with the perturbations there are.
+        """
+        known = {training.perturbation for training in self}
+        if stratum.perturbation not in known:
+            raise unknown_name(
+                "perturbation (no training stratum has it, so there is no shift to apply)",
+                stratum.perturbation,
+                known,
+            )
+
+    def novelty_of(self, stratum: Stratum) -> Novelty:
+        """What a stratum has that no training stratum of its perturbation has.
+
+        Raises:
+            UserError: no training stratum has its perturbation at all.
+        """
+        self.require_perturbation(stratum)
+        (novelty,) = self.examples.profiles.novelty_of(self.profiles([stratum]))
+        return novelty
+
+    def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
+        """The result of that key, made at the first call."""
+        if key not in self._results:
+            self._results[key] = make()
+        return self._results[key]  # pyright: ignore[reportReturnType]
+
+
+def drawn(stratum: Stratum, arm: str, n: int) -> Float[np.ndarray, "cells genes"]:
+    """At most n cells of one arm, "control" or "treated", without replacement, by the stratum."""
+    cells = stratum.control if arm == "control" else stratum.treated
+    if len(cells) <= n:
+        return cells
+    rng = np.random.default_rng(zlib.crc32(f"{stratum.key} {arm}".encode()))
+    return cells[np.sort(rng.choice(len(cells), n, replace=False))]

@@ -1,0 +1,238 @@
+"""Scores a model on held-out cells beside the baselines and the ceiling: the whole outcome.
+
+    metrics of every method, stratum by stratum  ->  means over strata
+    bootstrap over animals                       ->  intervals, differences to the best baseline
+    biology, mixing, training                    ->  the plan's criteria  ->  scorecard
+
+Everything is computed from the same strata and the same predictions, in one place, so that no two
+parts of a report can speak of different cells.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, overload
+
+import numpy as np
+
+from wound_jax.config.schema import EvaluationConfig
+from wound_jax.data.groups import timepoint_or_none
+from wound_jax.data.prepare import PreparedData
+from wound_jax.evaluation.baselines import Baseline
+from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound_markers
+from wound_jax.evaluation.ceiling import ceiling_kinds, ceiling_scores
+from wound_jax.evaluation.held_out import PlannedStratum, Yardstick, plan_strata, predict_strata
+from wound_jax.evaluation.metrics import score_all
+from wound_jax.evaluation.mixing import in_training_space, mixing
+from wound_jax.evaluation.scorecard import scorecard
+from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.table import summarise
+from wound_jax.evaluation.uncertainty import Draws, bootstrap
+from wound_jax.inference import Predictor
+
+Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an evaluation found.
+
+    Attributes:
+        result: content of `eval/metrics.json`.
+        strata: the held-out strata that were scored.
+        predicted: the model's cells for each, [n_control, genes].
+        draws: figures of every method in every draw of the bootstrap.
+        genes: names of the predicted genes; none where an embedding was predicted.
+    """
+
+    result: dict[str, Any]
+    strata: tuple[Stratum, ...]
+    predicted: tuple[np.ndarray, ...]
+    draws: Draws
+    genes: tuple[str, ...]
+
+
+def evaluate(
+    predictor: Predictor,
+    data: PreparedData,
+    yardstick: Yardstick,
+    config: EvaluationConfig,
+    part: str = "test",
+    *,
+    training: Mapping[str, float] | None = None,
+) -> Outcome:
+    """Scores a trained model on one part of the split; see `judge`.
+
+    Args:
+        predictor: the model.
+        data: the cells and their split.
+        yardstick: from `fit_yardstick` on the cells the model was trained on.
+        config: thresholds, and how many draws the bootstrap makes.
+        part: "train", "val" or "test".
+        training: figures of the training run (`stability.training_stability`), for the scorecard.
+
+    Raises:
+        UserError: no stratum of that part has enough cells.
+    """
+
+    def predict(of: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        return predict_strata(predictor, of.spec, of.cells, planned)
+
+    return judge(predict, data, yardstick, config, part, training=training)
+
+
+def judge(
+    predict: Predict,
+    data: PreparedData,
+    yardstick: Yardstick,
+    config: EvaluationConfig,
+    part: str = "test",
+    *,
+    training: Mapping[str, float] | None = None,
+) -> Outcome:
+    """Scores whatever predicts treated cells from control cells on one part of the split.
+
+    Args:
+        predict: cells and planned strata -> [n_control, genes] for each stratum.
+        data, yardstick, config, part, training: as for `evaluate`.
+
+    Raises:
+        UserError: no stratum of that part has enough cells.
+    """
+    planned, small = plan_strata(data, config, part)
+    predicted = predict(data, planned)
+    strata = [one.cells(data.cells) for one in planned]
+    learnt = yardstick.training()
+    methods = {"model": predicted} | {
+        name: _OnDemand(baseline, strata) for name, baseline in yardstick.baselines.items()
+    }
+    rows = _rows(strata, methods, learnt, yardstick)
+    draws = bootstrap(
+        strata, methods, yardstick.context, draws=config.bootstrap, seed=yardstick.context.seed
+    )
+    genes = _gene_names(data, strata)
+    result = {
+        "split": _describe(data, part),
+        "strata": rows,
+        "skipped": [_skipped(one) for one in small],
+        "summary": summarise(rows),
+        "uncertainty": draws.summary(),
+        "mixing": mixing(in_training_space(strata, predicted, yardstick.context)),
+        "training": dict(training) if training is not None else None,
+    }
+    if genes:
+        result["biology"] = _biology(predict, strata, predicted, genes, learnt, data, yardstick)
+    result["scorecard"] = scorecard(result)
+    return Outcome(result, tuple(strata), tuple(predicted), draws, genes)
+
+
+class _OnDemand(Sequence):
+    """A baseline's predictions, made when they are asked for: all at once need not fit."""
+
+    def __init__(self, baseline: Baseline, strata: Sequence[Stratum]):
+        self._baseline = baseline
+        self._strata = strata
+
+    def __len__(self) -> int:
+        return len(self._strata)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._baseline.predict(self._strata[index])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+
+def _rows(
+    strata: Sequence[Stratum],
+    methods: Mapping[str, Sequence[np.ndarray]],
+    learnt: Sequence[Stratum],
+    yardstick: Yardstick,
+) -> list[dict[str, Any]]:
+    """One row a stratum: sizes, and the scores of the model, every baseline and the ceiling."""
+    score = partial(score_all, context=yardstick.context)
+    scores = {name: score(strata, list(cells)) for name, cells in methods.items()}
+    ceilings, kinds = ceiling_scores(strata, learnt, score), ceiling_kinds(strata, learnt)
+    return [
+        {
+            "cell_type": stratum.cell_type,
+            "timepoint": stratum.timepoint,
+            "perturbation": stratum.perturbation,
+            "n_control": stratum.n_control,
+            "n_treated": stratum.n_treated,
+            "n_control_animals": _n_animals(stratum.control_animals),
+            "n_treated_animals": _n_animals(stratum.treated_animals),
+            "model": scores["model"][i],
+            "baselines": {name: scores[name][i] for name in yardstick.baselines},
+            "ceiling": ceilings[i],
+            "ceiling_kind": kinds[i],
+        }
+        for i, stratum in enumerate(strata)
+    ]
+
+
+def _n_animals(animals: np.ndarray | None) -> int | None:
+    """How many animals are named; None where none is."""
+    names = set() if animals is None else set(animals) - {""}
+    return len(names) or None
+
+
+def _biology(
+    predict: Predict,
+    strata: Sequence[Stratum],
+    predicted: Sequence[np.ndarray],
+    genes: Sequence[str],
+    learnt: Sequence[Stratum],
+    data: PreparedData,
+    yardstick: Yardstick,
+) -> dict[str, Any]:
+    """The plan's biological criteria."""
+    kind = data.split.kind
+    # Steps between days need the trained days predicted as well; no other split asks for them.
+    of_training = predict(yardstick.data, yardstick.planned) if kind == "timepoint" else None
+    return {
+        "polarisation": polarisation(strata, predicted, genes, training=learnt),
+        "wound_markers": wound_markers(strata, predicted, genes),
+        "temporal": temporal_coherence(
+            strata, predicted, learnt, split_kind=kind, training_predictions=of_training
+        ),
+    }
+
+
+def _gene_names(data: PreparedData, strata: Sequence[Stratum]) -> tuple[str, ...]:
+    """The names of the columns that are scored; none where they are dimensions of an embedding."""
+    genes = data.spec.genes
+    return genes if len(genes) == strata[0].control.shape[1] else ()
+
+
+def _describe(data: PreparedData, part: str) -> dict[str, Any]:
+    """The part that was scored: kind of split, animals, whether it is leaky."""
+    split = data.split
+    animals = sorted(set(data.cells.annotations.animal[split.treated[part]]) - {""})
+    return {
+        "kind": split.kind,
+        "part": part,
+        "leaky": split.leaky,
+        "animals": animals,
+        "n_animals": len(animals),
+        "shared_controls": split.shared_controls(part),
+        "data_fingerprint": data.fingerprint,
+    }
+
+
+def _skipped(stratum: PlannedStratum) -> dict[str, Any]:
+    return {
+        "cell_type": stratum.cell_type,
+        "timepoint": timepoint_or_none(stratum.timepoint),
+        "perturbation": stratum.condition,
+        "n_control": len(stratum.controls),
+        "n_treated": len(stratum.targets),
+    }

@@ -1,0 +1,1 @@
+"""One drawing a module: plain values in, SVG out."""

@@ -1,0 +1,1 @@
+"""The parts of the page: each module turns what was read into one section."""
