@@ -10,9 +10,6 @@ import tiny_run
 
 from wound_jax import compare
 from wound_jax.comparison import training
-from wound_jax.comparison.agreement import between_data, require_agreement
-from wound_jax.comparison.cells import SharedCells, cells_key
-from wound_jax.comparison.timing import SeedTiming, Timing, time_seeds
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
 from wound_jax.interruption import HeldInterrupt
@@ -217,38 +214,6 @@ def test_variants_on_other_ground_are_refused_before_anything_trains(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_allowed_to_differ_is_noted():
-    cells = SharedCells()
-    sides = [
-        (name, cells.of(tiny_run.config(*changes)))
-        for name, changes in (("a", ()), ("b", ("split.seed=7",)), ("c", ("data.n_hvg=200",)))
-    ]
-    with pytest.raises(UserError, match="allow-different genes"):
-        require_agreement(sides, between_data, ["split"])
-    lines = require_agreement(sides, between_data, ["split", "genes", "scale"])
-    assert lines[0].startswith("a and b differ in their split: animal and animal; not the same")
-    assert (
-        lines[1]
-        == "a and c differ in their genes: 300 and 200 genes, not the same (200 in common)."
-    )
-
-
-def test_cells_are_prepared_once_for_variants_that_read_the_same():
-    cells = SharedCells()
-    first = cells.of(tiny_run.config())
-    assert cells.of(tiny_run.config("model.layers=2", "seed=3", "loss.name=sinkhorn")) is first
-    with_velocity = tiny_run.config("velocity.enable=true")
-    assert cells_key(with_velocity) != cells_key(tiny_run.config())
-    assert cells_key(with_velocity) == cells_key(
-        tiny_run.config("velocity.enable=true", "velocity.weight=3.0", "seed=3")
-    )
-    shuffled = [
-        tiny_run.config("velocity.enable=true", "velocity.shuffle=true", f"seed={i}")
-        for i in (1, 2)
-    ]
-    assert cells_key(shuffled[0]) != cells_key(shuffled[1])
-
-
 def test_finished_runs_by_folder(made, tmp_path, capsys):
     runs = [str(made / "out" / name) for name in RUNS]
     output = ["--output", str(tmp_path / "beside")]
@@ -281,11 +246,3 @@ def test_runs_that_cannot_be_compared(copied, capsys):
     unfinish(runs[1])
     assert compare.main(list(map(str, runs))) == 2
     assert "is not finished, expected a trained and evaluated run" in capsys.readouterr().err
-
-
-def test_the_gain_is_measured():
-    timing = time_seeds(tiny_run.config(), (1,), tiny_run.data(), steps=2)
-    assert len(timing.alone) == 1
-    assert all(0 < t.step < t.first for t in (*timing.alone, timing.together))
-    made = SeedTiming((Timing(3.0, 1.0), Timing(5.0, 1.0)), Timing(4.0, 1.5))
-    np.testing.assert_allclose(made.gain(3), (5.0 + 7.0) / 7.0)

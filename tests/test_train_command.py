@@ -3,17 +3,18 @@
 import pytest
 
 from wound_jax.config import load_config
-from wound_jax.train import _warn_of_warmups, main
+from wound_jax.lifecycle import warn_of_warmups
+from wound_jax.train import main
 
 
 def test_a_warm_up_longer_than_the_run_is_said(capsys):
     config = load_config(None, ["velocity.enable=true", "velocity.warmup_steps=1000"])
-    _warn_of_warmups(config, total_steps=70)
+    warn_of_warmups(config, total_steps=70)
     said = capsys.readouterr().err
     assert (
         "velocity.warmup_steps=1000, but the run has 70 steps; only 7 % of the full value" in said
     )
-    _warn_of_warmups(config, total_steps=1000)
+    warn_of_warmups(config, total_steps=1000)
     assert not capsys.readouterr().err
 
 

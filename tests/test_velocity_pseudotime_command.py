@@ -73,7 +73,8 @@ def test_directions_made_with_held_out_cells_are_refused(file):
     (file / "out.h5ad").unlink()
     assert add(file, *options, "--leave-out", "animal=m3,m2") == 0
     held_out = prepare(config).split.treated
-    assert len(held_out["test"]) and len(held_out["val"])
+    assert len(held_out["test"])
+    assert len(held_out["val"])
 
 
 KEY = ("--from-pseudotime", "time")

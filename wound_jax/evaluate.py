@@ -85,6 +85,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax.evaluation.outcome import evaluate
     from wound_jax.evaluation.report import write_report
     from wound_jax.lifecycle import training_figures
+    from wound_jax.report import write_run_html
     from wound_jax.run_folder import load_run
 
     loaded = load_run(arguments.run, arguments.checkpoint)
@@ -109,6 +110,8 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     outcome.result["run"] = {"folder": str(arguments.run), "step": loaded.step}
     folder = Path(arguments.output) if arguments.output else _default_folder(arguments)
     print(write_report(folder, outcome, yardstick, loaded.folder, config))
+    if folder.parent == loaded.folder:
+        write_run_html(loaded.folder, folder.name)
     if seen:
         print(
             f"warning: {seen} of the scored treated cells were trained on; these figures flatter.",

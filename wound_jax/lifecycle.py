@@ -1,11 +1,12 @@
 """What every run writes at its start and at its end, trained alone or with others.
 
-    start    config.yaml, split.txt, provenance.json, parameters.json
-    end      eval/ (scores on the test cells, scorecard, pictures, page), and the mark "finished"
+At the start: config.yaml, split.txt, provenance.json, parameters.json. At the end: eval/ with the
+scores on the test cells, the scorecard, pictures and the page, and the mark that it is finished.
 """
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ from wound_jax.optim.parameter_table import parameter_table
 from wound_jax.report import write_run_html
 from wound_jax.run_folder import load_run
 from wound_jax.runlog import read_metrics
+
+
+def warn_of_warmups(config: RunConfig, total_steps: int) -> None:
+    """Says so where a warm-up outlasts the run, and what is reached at its end."""
+    warmups = {"training.warmup_steps": config.training.warmup_steps}
+    if config.velocity.enable:
+        warmups["velocity.warmup_steps"] = config.velocity.warmup_steps
+    for key, steps in warmups.items():
+        if steps > total_steps:
+            print(
+                f"warning: {key}={steps}, but the run has {total_steps} steps; only "
+                f"{100 * total_steps / steps:.0f} % of the full value is reached at its end.",
+                file=sys.stderr,
+            )
 
 
 def record_start(folder: Path, config: RunConfig, data: PreparedData, run: Any) -> dict:
@@ -73,7 +88,7 @@ def score_run(
     loaded = load_run(folder)
     training = training_figures(folder, config, data)
     outcome = evaluate(loaded.predictor, data, yardstick, config.evaluation, training=training)
-    outcome.result["run"] = {"folder": str(folder), "step": loaded.step}
+    outcome.result["run"] = {"step": loaded.step}
     tables = write_report(folder / "eval", outcome, yardstick, folder, config)
     provenance.finish(folder)
     write_run_html(folder)

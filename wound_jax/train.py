@@ -61,7 +61,7 @@ def _start(config: RunConfig, *, progress_bar: bool) -> int:
     from wound_jax.data.prepare import prepare
     from wound_jax.data.source import describe_source
     from wound_jax.data.split_table import split_table
-    from wound_jax.lifecycle import record_start
+    from wound_jax.lifecycle import record_start, warn_of_warmups
     from wound_jax.optim.parameter_table import format_parameter_table
     from wound_jax.run_folder import new_folder, require_free
 
@@ -97,20 +97,6 @@ def _assemble(config: RunConfig, data):
     # Test cells too few to be scored are found before the training, not after it.
     plan_strata(data, config.evaluation, "test")
     return Run(config, data)
-
-
-def warn_of_warmups(config: RunConfig, total_steps: int) -> None:
-    """Says so where a warm-up outlasts the run, and what is reached at its end."""
-    warmups = {"training.warmup_steps": config.training.warmup_steps}
-    if config.velocity.enable:
-        warmups["velocity.warmup_steps"] = config.velocity.warmup_steps
-    for key, steps in warmups.items():
-        if steps > total_steps:
-            print(
-                f"warning: {key}={steps}, but the run has {total_steps} steps; only "
-                f"{100 * total_steps / steps:.0f} % of the full value is reached at its end.",
-                file=sys.stderr,
-            )
 
 
 def _train_and_evaluate(

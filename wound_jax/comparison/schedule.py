@@ -88,7 +88,7 @@ class Schedule:
             if finished:
                 _say(f"{variant.name}: {finished} of {len(variant.runs)} seeds finished before")
             place += finished
-            for job in _jobs(missing, together=self._together):
+            for job in jobs(missing, together=self._together):
                 place += len(job)
                 self._train(variant.name, job, f"[{_span(place, len(job))}/{self._total}]")
 
@@ -128,8 +128,13 @@ def _missing(variant: PlannedVariant) -> list[RunConfig]:
     return [config for config in variant.runs.values() if not is_finished(folder_of(config))]
 
 
-def _jobs(missing: Sequence[RunConfig], *, together: bool) -> list[list[RunConfig]]:
-    """Runs that train at once: those that stand at one step."""
+def jobs(missing: Sequence[RunConfig], *, together: bool) -> list[list[RunConfig]]:
+    """Divides the missing runs of a variant into those that train at once, in one program.
+
+    Args:
+        missing: configs that differ in their seed and folder alone.
+        together: whether any may train at once.
+    """
     stop_early = any(config.training.early_stopping is not None for config in missing)
     # Velocities that are shuffled by the run's seed are other cells for each seed.
     share_cells = len({cells_key(config) for config in missing}) == 1

@@ -1,4 +1,4 @@
-"""Layers that the heads and every backbone share: linear maps, multilayer perceptrons, attention.
+"""Layers that heads and backbones share: linear maps, perceptrons, norms, attention.
 
 Initialisation and numerics follow the published State Transition model (Adduri et al. 2025,
 arc-state 0.11): linear maps start from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), weights and biases
@@ -7,6 +7,7 @@ alike, and the perceptrons use the exact GELU with dropout behind each hidden ac
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from wound_jax.models.dropout import dropout
+
 Init = Callable[..., Array]
+
+# Added to the scores of cells that are not attended to: their weights are exactly 0.
+_NEVER = -1e30
 
 
 def uniform_fan_in(fan_in: int) -> Init:
@@ -80,14 +86,6 @@ def linear(
     )
 
 
-def dropout(x: Array, rate: float, rngs: nnx.Rngs | None) -> Array:
-    """Inverted dropout; the identity where `rngs` is None (evaluation) or the rate is 0."""
-    if rngs is None or rate == 0.0:
-        return x
-    keep = jax.random.bernoulli(rngs.dropout(), 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
-
-
 class MultilayerPerceptron(nnx.Module):
     """Linear maps with GELU and dropout between them: `[..., d_in] -> [..., d_out]`.
 
@@ -134,6 +132,38 @@ class Embedding(nnx.Module):
         return jnp.where((codes >= 0)[..., None], known, table.mean(0))
 
 
+class LayerNorm(nnx.LayerNorm):
+    """Layer norm over the last axis, `(x - mean) / sqrt(variance + epsilon) * scale + bias`."""
+
+    def __call__(self, x: Float[Array, "... width"], *, mask: None = None) -> Array:
+        """Normalises in float32."""
+        return _layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+class RMSNorm(nnx.RMSNorm):
+    """RMS norm over the last axis, `x / sqrt(mean square + epsilon) * scale`."""
+
+    def __call__(self, x: Float[Array, "... width"], *, mask: None = None) -> Array:
+        """Normalises in float32."""
+        return _rms_norm(x, self.scale[...], self.epsilon)
+
+
+# Recomputed in the backward pass: writing what lies between costs more time than computing it.
+@partial(jax.checkpoint, static_argnums=3)
+def _layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
+    x = x.astype(jnp.float32)
+    # In two passes: E[x^2] - E[x]^2 cancels.
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + epsilon) * scale + bias
+
+
+@partial(jax.checkpoint, static_argnums=2)
+def _rms_norm(x: Array, scale: Array, epsilon: float) -> Array:
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon) * scale
+
+
 def attend(
     query: Float[Array, "sets cells heads head_dim"],
     key: Float[Array, "sets cells kv_heads head_dim"],
@@ -144,10 +174,25 @@ def attend(
 ) -> Float[Array, "sets cells heads*head_dim"]:
     """Scaled dot-product attention among the real cells of each set.
 
-    Cells outside `mask` are never attended to. The softmax runs in float32. There is no positional
-    term, so that without `causal` the map is equivariant to permutations of the cells.
+    Query heads share key and value heads in consecutive groups. Cells outside `mask` are never
+    attended to. The softmax runs in float32. There is no positional term, so that without `causal`
+    the map is equivariant to permutations of the cells.
     """
-    out = jax.nn.dot_product_attention(
-        query, key, value, mask=mask[:, None, None, :], is_causal=causal
+    sets, cells, kv_heads, width = key.shape
+    grouped = query.reshape(sets, cells, kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
+    # One batch axis, sets times heads, and the queries of a group as further rows: products of
+    # plain matrices without a transposition are what XLA multiplies fast.
+    rows = grouped.reshape(sets * kv_heads, -1, width)
+    keys, values = (x.transpose(0, 2, 1, 3).reshape(-1, cells, width) for x in (key, value))
+    scores = jnp.einsum("bqd,bkd->bqk", rows, keys, preferred_element_type=jnp.float32)
+    allowed = jnp.repeat(mask, kv_heads, axis=0)[:, None, :]
+    if causal:
+        allowed &= jnp.arange(rows.shape[1])[:, None] % cells >= jnp.arange(cells)
+    scores = scores * width**-0.5 + jnp.where(allowed, 0.0, _NEVER)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    # Divided by their sum after the product, which is half as wide as the weights.
+    mean = jnp.einsum(
+        "bqk,bkd->bqd", weights.astype(values.dtype), values, preferred_element_type=jnp.float32
     )
-    return out.reshape(*out.shape[:2], -1)
+    mean = (mean / weights.sum(-1, keepdims=True)).astype(values.dtype)
+    return mean.reshape(*grouped.shape).transpose(0, 3, 1, 2, 4).reshape(sets, cells, -1)

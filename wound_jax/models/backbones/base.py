@@ -92,5 +92,5 @@ def head_dim(config: ModelConfig) -> int:
 
 
 def norm_in_float32(norm: nnx.Module, x: CellHidden) -> CellHidden:
-    """Applies a norm in float32, whatever the compute dtype: means of squares lose digits."""
-    return norm(x.astype(jnp.float32)).astype(x.dtype)
+    """Applies a norm, which runs in float32, and returns to the compute dtype."""
+    return norm(x).astype(x.dtype)

@@ -4,6 +4,8 @@ Projections carry their Hugging Face names (c_attn, c_proj, c_fc), which is how 
 published checkpoints name them.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,14 +13,17 @@ from flax import nnx
 from wound_jax.arrays import CellHidden, CellMask
 from wound_jax.config.schema import ModelConfig
 from wound_jax.models.backbones.base import BackboneFamily, head_dim, norm_in_float32, normal
-from wound_jax.models.layers import attend, linear
+from wound_jax.models.layers import LayerNorm, attend, linear
 from wound_jax.models.lora import project
 
 
-def layer_norm(hidden: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(hidden: int, rngs: nnx.Rngs) -> LayerNorm:
     """Layer norm with epsilon 1e-5, as in GPT-2."""
-    # use_fast_variance computes E[x^2] - E[x]^2, which cancels; the two-pass form does not.
-    return nnx.LayerNorm(hidden, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+    return LayerNorm(hidden, epsilon=1e-5, rngs=rngs)
+
+
+# Recomputed in the backward pass from its input, which is kept anyway.
+_gelu = jax.checkpoint(partial(jax.nn.gelu, approximate=True))
 
 
 def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs, std: float) -> nnx.Linear:
@@ -45,8 +50,10 @@ class Attention(nnx.Module):
     def __call__(self, x: CellHidden, mask: CellMask, rngs: nnx.Rngs | None) -> CellHidden:
         """The residual branch `[sets, cells, hidden]`."""
         qkv = project(self.c_attn, norm_in_float32(self.norm, x), rngs)
-        heads = qkv.reshape(*qkv.shape[:2], 3, -1, self.head_dim)
-        out = attend(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2], mask, causal=self.causal)
+        query, key, value = (
+            part.reshape(*x.shape[:2], -1, self.head_dim) for part in jnp.split(qkv, 3, axis=-1)
+        )
+        out = attend(query, key, value, mask, causal=self.causal)
         return project(self.c_proj, out, rngs)
 
 
@@ -62,7 +69,7 @@ class Mlp(nnx.Module):
     def __call__(self, x: CellHidden, mask: CellMask, rngs: nnx.Rngs | None) -> CellHidden:
         """The residual branch `[sets, cells, hidden]`."""
         wide = project(self.c_fc, norm_in_float32(self.norm, x), rngs)
-        return project(self.c_proj, jax.nn.gelu(wide, approximate=True), rngs)
+        return project(self.c_proj, _gelu(wide), rngs)
 
 
 # PEFT matches targets by suffix, so "c_proj" adapts the attention's and the perceptron's.

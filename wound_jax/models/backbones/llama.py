@@ -7,17 +7,24 @@ Projections carry their Hugging Face names (q_proj, ..., down_proj). Grouped-que
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
 from wound_jax.arrays import CellHidden, CellMask
 from wound_jax.config.schema import ModelConfig
 from wound_jax.models.backbones.base import BackboneFamily, head_dim, norm_in_float32, normal
-from wound_jax.models.layers import attend, linear
+from wound_jax.models.layers import RMSNorm, attend, linear
 from wound_jax.models.lora import project
 
 
-def rms_norm(hidden: int, rngs: nnx.Rngs) -> nnx.RMSNorm:
+def rms_norm(hidden: int, rngs: nnx.Rngs) -> RMSNorm:
     """RMS norm with epsilon 1e-6, as in Llama."""
-    return nnx.RMSNorm(hidden, epsilon=1e-6, rngs=rngs)
+    return RMSNorm(hidden, epsilon=1e-6, rngs=rngs)
+
+
+@jax.checkpoint
+def _gated(gate: Array, up: Array) -> Array:
+    """`silu(gate) up`, recomputed in the backward pass from what is kept anyway."""
+    return jax.nn.silu(gate) * up
 
 
 def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs) -> nnx.Linear:
@@ -61,8 +68,8 @@ class Mlp(nnx.Module):
     def __call__(self, x: CellHidden, mask: CellMask, rngs: nnx.Rngs | None) -> CellHidden:
         """The residual branch `[sets, cells, hidden]`."""
         x = norm_in_float32(self.norm, x)
-        gate = jax.nn.silu(project(self.gate_proj, x, rngs))
-        return project(self.down_proj, gate * project(self.up_proj, x, rngs), rngs)
+        gate, up = (project(layer, x, rngs) for layer in (self.gate_proj, self.up_proj))
+        return project(self.down_proj, _gated(gate, up), rngs)
 
 
 FAMILY = BackboneFamily(
