@@ -5,8 +5,9 @@ learned here (genes, components, baselines) is learned on training cells only. S
 small are listed, never dropped in silence.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -76,12 +77,14 @@ class Yardstick:
         baselines: fitted, by name.
         data: the cells whose training part was used.
         planned: its strata that are large enough to learn from.
+        kept: what evaluations found that no model changes, for the next model to use.
     """
 
     context: ScoreContext
     baselines: dict[str, Baseline]
     data: PreparedData
     planned: tuple[PlannedStratum, ...]
+    kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def training(self) -> list[Stratum]:
         """The training strata with their cells, copied out anew."""

@@ -99,14 +99,13 @@ def judge(
     Raises:
         UserError: no stratum of that part has enough cells.
     """
-    planned, small = plan_strata(data, config, part)
-    predicted = predict(data, planned)
-    strata = [one.cells(data.cells) for one in planned]
-    learnt = yardstick.training()
+    reference = _reference(data, yardstick, config, part)
+    strata = reference.strata
+    predicted = predict(data, reference.planned)
+    rows = _rows(reference, score_all(strata, predicted, yardstick.context))
     methods = {"model": predicted} | {
         name: _OnDemand(baseline, strata) for name, baseline in yardstick.baselines.items()
     }
-    rows = _rows(strata, methods, learnt, yardstick)
     draws = bootstrap(
         strata, methods, yardstick.context, draws=config.bootstrap, seed=yardstick.context.seed
     )
@@ -114,14 +113,14 @@ def judge(
     result = {
         "split": _describe(data, part),
         "strata": rows,
-        "skipped": [_skipped(one) for one in small],
+        "skipped": [_skipped(one) for one in reference.small],
         "summary": summarise(rows),
         "uncertainty": draws.summary(),
         "mixing": mixing(in_training_space(strata, predicted, yardstick.context)),
         "training": dict(training) if training is not None else None,
     }
     if genes:
-        result["biology"] = _biology(predict, strata, predicted, genes, learnt, data, yardstick)
+        result["biology"] = _biology(predict, reference, predicted, genes, yardstick)
     result["scorecard"] = scorecard(result)
     return Outcome(result, tuple(strata), tuple(predicted), draws, genes)
 
@@ -151,16 +150,49 @@ class _OnDemand(Sequence):
         return (self[i] for i in range(len(self)))
 
 
-def _rows(
-    strata: Sequence[Stratum],
-    methods: Mapping[str, Sequence[np.ndarray]],
-    learnt: Sequence[Stratum],
-    yardstick: Yardstick,
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """What no model changes: the strata, and how baselines and real replicates do on them."""
+
+    data: PreparedData
+    planned: Sequence[PlannedStratum]
+    small: Sequence[PlannedStratum]
+    strata: Sequence[Stratum]
+    learnt: Sequence[Stratum]
+    baselines: Mapping[str, Sequence[Mapping[str, float]]]
+    ceilings: Sequence[Mapping[str, float] | None]
+    ceiling_kinds: Sequence[str | None]
+
+
+def _reference(
+    data: PreparedData, yardstick: Yardstick, config: EvaluationConfig, part: str
+) -> _Reference:
+    """The reference of one part of the split, computed for the first model that is scored on it."""
+    # The entry holds the cells, so that no other ones can get their identity.
+    key = id(data), part, config.min_cells
+    if key not in yardstick.kept:
+        planned, small = plan_strata(data, config, part)
+        strata = [one.cells(data.cells) for one in planned]
+        learnt = yardstick.training()
+        score = partial(score_all, context=yardstick.context)
+        yardstick.kept[key] = _Reference(
+            data=data,
+            planned=planned,
+            small=small,
+            strata=strata,
+            learnt=learnt,
+            baselines={
+                name: score(strata, [baseline.predict(stratum) for stratum in strata])
+                for name, baseline in yardstick.baselines.items()
+            },
+            ceilings=ceiling_scores(strata, learnt, score),
+            ceiling_kinds=ceiling_kinds(strata, learnt),
+        )
+    return yardstick.kept[key]
+
+
+def _rows(reference: _Reference, scores: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """One row a stratum: sizes, and the scores of the model, every baseline and the ceiling."""
-    score = partial(score_all, context=yardstick.context)
-    scores = {name: score(strata, list(cells)) for name, cells in methods.items()}
-    ceilings, kinds = ceiling_scores(strata, learnt, score), ceiling_kinds(strata, learnt)
     return [
         {
             "cell_type": stratum.cell_type,
@@ -170,12 +202,12 @@ def _rows(
             "n_treated": stratum.n_treated,
             "n_control_animals": _n_animals(stratum.control_animals),
             "n_treated_animals": _n_animals(stratum.treated_animals),
-            "model": scores["model"][i],
-            "baselines": {name: scores[name][i] for name in yardstick.baselines},
-            "ceiling": ceilings[i],
-            "ceiling_kind": kinds[i],
+            "model": scores[i],
+            "baselines": {name: rows[i] for name, rows in reference.baselines.items()},
+            "ceiling": reference.ceilings[i],
+            "ceiling_kind": reference.ceiling_kinds[i],
         }
-        for i, stratum in enumerate(strata)
+        for i, stratum in enumerate(reference.strata)
     ]
 
 
@@ -187,15 +219,13 @@ def _n_animals(animals: np.ndarray | None) -> int | None:
 
 def _biology(
     predict: Predict,
-    strata: Sequence[Stratum],
+    reference: _Reference,
     predicted: Sequence[np.ndarray],
     genes: Sequence[str],
-    learnt: Sequence[Stratum],
-    data: PreparedData,
     yardstick: Yardstick,
 ) -> dict[str, Any]:
     """The plan's biological criteria."""
-    kind = data.split.kind
+    strata, learnt, kind = reference.strata, reference.learnt, reference.data.split.kind
     # Steps between days need the trained days predicted as well; no other split asks for them.
     of_training = predict(yardstick.data, yardstick.planned) if kind == "timepoint" else None
     return {

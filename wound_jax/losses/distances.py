@@ -102,8 +102,12 @@ def squared_distances(
     Returns:
         Entries >= 0, in the dtype of the inputs; those of padding are arbitrary but finite.
     """
-    centre = _weighted_mean(y, b)
-    x, y = _centred(x, a, centre), _centred(y, b, centre)
+    centre = weighted_mean(y, b)
+    return gram_squares(centred(x, a, centre), centred(y, b, centre))
+
+
+def gram_squares(x: CellFeatures, y: TargetFeatures) -> CrossMatrix:
+    """Squared distances by the Gram form, between cells given about one common centre."""
     gram = jnp.einsum("scd,std->sct", x, y, precision=jax.lax.Precision.HIGHEST)
     squares = _squared_norms(x)[:, :, None] + _squared_norms(y)[:, None, :] - 2 * gram
     return jnp.maximum(squares, 0)
@@ -124,7 +128,12 @@ def self_squared_distances(
     """
     columns = jax.lax.stop_gradient(x) if freeze_columns else x
     squares = squared_distances(x, columns, a, a)
-    return jnp.where(jnp.eye(x.shape[1], dtype=bool), 0, squares)
+    return without_diagonal(squares)
+
+
+def without_diagonal(squares: SelfMatrix) -> SelfMatrix:
+    """A cell is no distance from itself, exactly."""
+    return jnp.where(jnp.eye(squares.shape[-1], dtype=bool), 0, squares)
 
 
 def pair_mean(a: RowWeights, entries: PairMatrix, b: ColumnWeights) -> PerSet:
@@ -139,14 +148,15 @@ def euclidean(squares: PairMatrix) -> PairMatrix:
     return jnp.sqrt(jnp.where(squares < floor, floor, squares))
 
 
-def _weighted_mean(y: TargetFeatures, b: TargetWeights) -> Float[Array, "sets 1 dims"]:
+def weighted_mean(y: TargetFeatures, b: TargetWeights) -> Float[Array, "sets 1 dims"]:
     """The weighted mean of each set; a constant, since no distance depends on the centre."""
     total = jnp.maximum(b.sum(axis=1), jnp.finfo(b.dtype).tiny)[:, None, None]
     valid = jnp.where(b[..., None] > 0, y, 0)
     return jax.lax.stop_gradient((valid * b[..., None]).sum(axis=1, keepdims=True) / total)
 
 
-def _centred(x: CellFeatures, a: CellWeights, centre: Float[Array, "sets 1 dims"]) -> CellFeatures:
+def centred(x: CellFeatures, a: CellWeights, centre: Float[Array, "sets 1 dims"]) -> CellFeatures:
+    """Cells about a centre; places of weight 0 lie at the centre, without a gradient."""
     return jnp.where(a[..., None] > 0, x - centre, 0)
 
 
