@@ -40,7 +40,15 @@ def test_a_defect_keeps_its_traceback_and_a_status_passes_through():
 def test_help_lists_each_command_with_a_line(flag, capsys):
     assert main([flag]) == 0
     shown = capsys.readouterr().out
-    assert set(COMMANDS) == {"train", "evaluate", "predict", "config", "synthetic", "velocity"}
+    assert set(COMMANDS) == {
+        "train",
+        "evaluate",
+        "compare",
+        "predict",
+        "config",
+        "synthetic",
+        "velocity",
+    }
     for name, (_, summary) in COMMANDS.items():
         assert f"  {name:<10} {summary}\n" in shown
 
@@ -56,7 +64,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert main(["trian", "a.yaml"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown command 'trian'. Did you mean 'train'? "
-        "Known: config, evaluate, predict, synthetic, train, velocity.\n"
+        "Known: compare, config, evaluate, predict, synthetic, train, velocity.\n"
     )
 
 

@@ -195,6 +195,34 @@ def test_gradient_is_that_of_the_value():
         )
 
 
+def test_the_gradient_of_the_weights_is_that_of_the_value():
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(normal(seed, 2, 5, 6), jnp.float64) for seed in (0, 1))
+        a, b = (jnp.asarray(np.abs(normal(seed, 2, 5)) + 0.1, jnp.float64) for seed in (2, 3))
+        check_grads(
+            lambda a, b: energy_distance(Measures(x, y, a, b)),
+            (a, b),
+            order=1,
+            modes=["rev"],
+            eps=1e-6,
+        )
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.03], ids=["measured", "collapsed"])
+def test_float32_gradients_of_3000_genes(spread):
+    """Against float64, in units of the largest entry; also where predictions lie close together."""
+    x, y = log_expression(0, 40, 3000), log_expression(1, 32, 3000) + 0.1
+    x = (x.mean(axis=0) + spread * (x - x.mean(axis=0))).astype(np.float32)
+    masks = [mask(40, places=40), mask(32, places=32)]
+    value, gradient = value_and_grad(jnp.asarray(x)[None], jnp.asarray(y)[None], *masks)
+    with jax.enable_x64(True):
+        sets = (jnp.asarray(z[None], jnp.float64) for z in (x, y))
+        true_value, true_gradient = map(np.asarray, value_and_grad(*sets, *masks))
+    np.testing.assert_allclose(value, true_value, rtol=1e-6)
+    largest = np.abs(true_gradient).max()
+    np.testing.assert_allclose(gradient, true_gradient, rtol=0, atol=1e-6 * largest)
+
+
 def test_a_diverged_prediction_is_not_hidden():
     x, y = normal(0, 2, 4, 3), normal(1, 2, 4, 3)
     x[0, 1, 2] = np.nan

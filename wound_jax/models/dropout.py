@@ -30,16 +30,18 @@ def dropout(x: Array, rate: float, rngs: nnx.Rngs | None) -> Array:
     return _drop(x, jax.random.key_data(rngs.dropout())[:2], rate)
 
 
-def threefry(key: KeyWords, counter: Array, rounds: int = ROUNDS) -> tuple[Array, Array]:
-    """Both words of Threefry-2x32 of the counters `(counter, 0)`.
+def threefry(
+    key: KeyWords, counter: tuple[Array, Array], rounds: int = ROUNDS
+) -> tuple[Array, Array]:
+    """Both words of Threefry-2x32 at each counter.
 
     Args:
         key: two words.
-        counter: uint32, any shape.
+        counter: two words each, uint32, of shapes that broadcast.
         rounds: of the mixing; 20 gives the words of `jax.random`.
     """
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
-    first, second = counter + keys[0], jnp.broadcast_to(keys[1], counter.shape)
+    first, second = counter[0] + keys[0], counter[1] + keys[1]
     for i in range(rounds):
         shift = _ROTATIONS[i // 4 % 2][i % 4]
         first = first + second
@@ -53,7 +55,7 @@ def threefry(key: KeyWords, counter: Array, rounds: int = ROUNDS) -> tuple[Array
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _drop(x: Array, key: KeyWords, rate: float) -> Array:
-    words, _ = threefry(key, _places(x.shape))
+    words, _ = threefry(key, (_places(x.shape), jnp.uint32(0)))
     keep = words >= jnp.uint32(round(rate * 2**32))
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
