@@ -144,7 +144,7 @@ def _stability(result: Result) -> Iterator[Line]:
         ("variation of the training loss at its end", "loss_cv", 0.1, "< .1 (plan)"),
         ("gradient spikes per epoch", "spikes_per_epoch", 5.0, "< 5 (plan)"),
     ):
-        figure = training.get(key)
+        figure = _number(training.get(key))
         if _missing(figure):
             yield _unknown(name, threshold, "too few steps were logged")
             continue
@@ -160,10 +160,8 @@ def _stability(result: Result) -> Iterator[Line]:
 def _improvement(result: Result) -> Iterator[Line]:
     """Fall of the validation loss against the untrained model and against no change at all."""
     training = result.get("training") or {}
-    untrained, identity = (
-        training.get("improvement"),
-        training.get("improvement_on_identity"),
-    )
+    untrained = training.get("improvement")
+    identity = _number(training.get("improvement_on_identity"))
     name = "fall of the validation loss below the identity's"
     if _missing(identity):
         yield _unknown(name, "> .2 (plan)", "no validation cells")
@@ -262,6 +260,10 @@ def _below(result: Result, name: str, metric: str, most: float, threshold: str) 
 
 def _unknown(criterion: str, threshold: str, why: str) -> Line:
     return Line(criterion, None, threshold, "", UNKNOWN, why)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _missing(value: float | None) -> bool:

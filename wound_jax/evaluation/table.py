@@ -120,8 +120,8 @@ def _differences(uncertainty: Mapping[str, Any] | None) -> list[str]:
     if not uncertainty:
         return []
     n = uncertainty["n_units"]
-    one = {"strata": "stratum"}.get(uncertainty["units"], uncertainty["units"].removesuffix("s"))
-    units = _counted(n, one, uncertainty["units"])
+    many = str(uncertainty["units"])
+    units = _counted(n, "stratum" if many == "strata" else many.removesuffix("s"), many)
     lines = [f"model against the best baseline, 95 % interval over {units}, + is better:"]
     for name, found in uncertainty["differences"].items():
         value, low, high = (_number(found[key]) for key in ("value", "low", "high"))

@@ -53,6 +53,44 @@ def as_rows(x: Float[Array, "... width"]) -> Float[Array, "rows width"]:
     return x.reshape(-1, x.shape[-1])
 
 
+def narrow_product(
+    x: Float[Array, "rows fan_in"],
+    a: Float[Array, "fan_in rank"],
+    precision: jax.lax.Precision | None = None,
+) -> Float[Array, "rows rank"]:
+    """`x a` for a narrow `a`, whose gradient `x^T g` is computed as the transpose of `g^T x`.
+
+    The direct form walks down the columns of `x`; for 2,048 rows of width 2,048 and rank 16 it
+    takes XLA's CPU backend 6 to 13 times as long.
+    """
+    return _narrow(x, a, precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _narrow(x: Array, a: Array, precision: jax.lax.Precision | None) -> Array:
+    return jnp.matmul(x, a, precision=precision)
+
+
+def _narrow_forward(
+    x: Array, a: Array, precision: jax.lax.Precision | None
+) -> tuple[Array, tuple[Array, Array]]:
+    return _narrow(x, a, precision), (x, a)
+
+
+def _narrow_backward(
+    precision: jax.lax.Precision | None, kept: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    x, a = kept
+    over_rows = (((0,), (0,)), ((), ()))
+    transposed = jax.lax.dot_general(cotangent, x, over_rows, precision=precision)
+    # The barrier keeps XLA from turning the transposed product into the direct one.
+    of_a = jax.lax.optimization_barrier(transposed).T
+    return jnp.matmul(cotangent, a.T, precision=precision), of_a
+
+
+_narrow.defvjp(_narrow_forward, _narrow_backward)
+
+
 def linear(
     fan_in: int,
     fan_out: int,
@@ -135,6 +173,9 @@ class Embedding(nnx.Module):
 class LayerNorm(nnx.LayerNorm):
     """Layer norm over the last axis, `(x - mean) / sqrt(variance + epsilon) * scale + bias`."""
 
+    scale: nnx.Param
+    bias: nnx.Param
+
     def __call__(self, x: Float[Array, "... width"], *, mask: None = None) -> Array:
         """Normalises in float32."""
         return _layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
@@ -142,6 +183,8 @@ class LayerNorm(nnx.LayerNorm):
 
 class RMSNorm(nnx.RMSNorm):
     """RMS norm over the last axis, `x / sqrt(mean square + epsilon) * scale`."""
+
+    scale: nnx.Param
 
     def __call__(self, x: Float[Array, "... width"], *, mask: None = None) -> Array:
         """Normalises in float32."""

@@ -1,0 +1,132 @@
+"""Attention and norms against float64 and against the layers of JAX and Flax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from wound_jax.models.layers import LayerNorm, RMSNorm, attend, narrow_product
+
+SETS, CELLS, HEADS, WIDTH = 3, 7, 4, 5
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def heads(kv_heads: int) -> list[np.ndarray]:
+    """Query, key, value in float64."""
+    return [
+        normal(seed, SETS, CELLS, count, WIDTH)
+        for seed, count in enumerate((HEADS, kv_heads, kv_heads))
+    ]
+
+
+def some_cells() -> np.ndarray:
+    return np.arange(CELLS) < np.array([[7], [4], [1]])
+
+
+def reference(query, key, value, mask, *, causal: bool) -> np.ndarray:
+    """softmax(q k / sqrt(d)) v, one set, head and cell at a time."""
+    out = np.zeros((SETS, CELLS, HEADS, WIDTH))
+    group = HEADS // key.shape[2]
+    for s, i, h in np.ndindex(SETS, CELLS, HEADS):
+        seen = mask[s] & (np.arange(CELLS) <= i) if causal else mask[s]
+        scores = key[s, seen, h // group] @ query[s, i, h] / np.sqrt(WIDTH)
+        weights = np.exp(scores - scores.max())
+        out[s, i, h] = weights @ value[s, seen, h // group] / weights.sum()
+    return out.reshape(SETS, CELLS, -1)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_computes_the_formula(kv_heads, causal):
+    query, key, value = heads(kv_heads)
+    expected = reference(query, key, value, some_cells(), causal=causal)
+    for dtype, tolerance in ((jnp.float32, 2e-6), (jnp.bfloat16, 3e-2)):
+        given = [jnp.asarray(x, dtype) for x in (query, key, value)]
+        found = attend(given[0], given[1], given[2], jnp.asarray(some_cells()), causal=causal)
+        assert found.dtype == dtype
+        assert found.shape == (SETS, CELLS, HEADS * WIDTH)
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_of_attention_are_those_of_jax(kv_heads, causal):
+    query, key, value = (jnp.asarray(x, jnp.float32) for x in heads(kv_heads))
+    mask, towards = jnp.asarray(some_cells()), jnp.asarray(normal(9, SETS, CELLS, HEADS * WIDTH))
+
+    def of_jax(query, key, value):
+        out = jax.nn.dot_product_attention(
+            query, key, value, mask=mask[:, None, None, :], is_causal=causal
+        )
+        return out.reshape(SETS, CELLS, -1)
+
+    given = (query, key, value)
+    found = jax.vjp(lambda q, k, v: attend(q, k, v, mask, causal=causal), *given)[1]
+    expected = jax.vjp(of_jax, *given)[1]
+    for a, b in zip(found(towards), expected(towards), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@pytest.mark.parametrize("garbage", [1e6, -1e6])
+def test_cells_outside_the_mask_have_neither_weight_nor_gradient(garbage):
+    query, key, value = (jnp.asarray(x, jnp.float32) for x in heads(2))
+    mask = jnp.asarray(some_cells())
+    there = mask[:, :, None, None]
+
+    def total(key, value):
+        return (attend(query, key, value, mask, causal=False) ** 2).sum()
+
+    grad = jax.value_and_grad(total, argnums=(0, 1))
+    plain, _ = grad(key, value)
+    dirty, gradients = grad(jnp.where(there, key, garbage), jnp.where(there, value, garbage))
+    np.testing.assert_array_equal(dirty, plain)
+    for gradient in gradients:
+        assert jnp.isfinite(gradient).all()
+        assert (jnp.where(there, 0, gradient) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings"),
+    [
+        (LayerNorm, nnx.LayerNorm, {"epsilon": 1e-5, "use_fast_variance": False}),
+        (RMSNorm, nnx.RMSNorm, {"epsilon": 1e-6}),
+    ],
+)
+def test_norms_are_those_of_flax(ours, theirs, settings):
+    """Values and all gradients, far from the origin too."""
+    x, towards = (jnp.asarray(normal(i, 6, 4, 32), jnp.float32) for i in (0, 1))
+    modules = [kind(32, rngs=nnx.Rngs(0), **settings) for kind in (ours, theirs)]
+    for module in modules:
+        for index, (_, value) in enumerate(nnx.to_flat_state(nnx.state(module))):
+            value.set_value(jnp.asarray(normal(2 + index, 32), jnp.float32))
+    for shifted in (x, 3 * x + 100):
+        results = []
+        for module in modules:
+            graphdef, state = nnx.split(module)
+            value, pull = jax.vjp(lambda s, x, g=graphdef: nnx.merge(g, s)(x), state, shifted)
+            assert value.dtype == jnp.float32
+            results.append([value, *jax.tree.leaves(pull(towards))])
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+def test_norms_of_half_precision_run_in_float32():
+    x = jnp.asarray(normal(0, 5, 64) + 3, jnp.bfloat16)
+    for norm in (LayerNorm(64, rngs=nnx.Rngs(0)), RMSNorm(64, rngs=nnx.Rngs(0))):
+        found = norm(x)
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, norm(x.astype(jnp.float32)))
+
+
+def test_a_narrow_product_and_its_gradients_are_those_of_float64():
+    x, a, g = normal(0, 40, 6), normal(1, 6, 3), normal(2, 40, 3)
+    given = (jnp.asarray(x, jnp.float32), jnp.asarray(a, jnp.float32))
+    value, pull = jax.vjp(jax.jit(narrow_product), *given)
+    np.testing.assert_allclose(value, x @ a, atol=1e-5)
+    of_x, of_a = pull(jnp.asarray(g, jnp.float32))
+    np.testing.assert_allclose(of_x, g @ a.T, atol=1e-5)
+    np.testing.assert_allclose(of_a, x.T @ g, atol=1e-5)
