@@ -31,7 +31,7 @@ def stratum_of(control: np.ndarray, treated: np.ndarray | None = None, **labels)
 def test_moved_cells_are_not_negative_and_have_the_wanted_mean(seed, n, size) -> None:
     cells = sparse_cells(n, seed)
     shift = size * np.random.default_rng(seed).normal(size=N_GENES)
-    result = moved(stratum_of(cells), shift, non_negative=True)
+    result = moved(cells, shift, non_negative=True)
     assert result.dtype == np.float32
     assert result.min() >= 0.0
     wanted = np.maximum(cells.mean(axis=0) + shift, 0.0)
@@ -41,7 +41,7 @@ def test_moved_cells_are_not_negative_and_have_the_wanted_mean(seed, n, size) ->
 def test_moved_cells_are_the_nearest_ones_with_the_wanted_mean() -> None:
     """Against max(x + c, 0) with c found by bracketing: the projection has that form."""
     cells, shift = sparse_cells(50, 0), np.linspace(-0.45, 0.3, N_GENES)
-    result = moved(stratum_of(cells), shift, non_negative=True)
+    result = moved(cells, shift, non_negative=True)
     for gene, wanted in enumerate(cells.mean(axis=0) + shift):
         column = cells[:, gene]
         if wanted <= 0.0:
@@ -56,12 +56,12 @@ def test_moved_cells_are_the_nearest_ones_with_the_wanted_mean() -> None:
 def test_cells_are_moved_by_shifts_of_their_own() -> None:
     cells = sparse_cells(6, 0) + 1.0
     shifts = np.random.default_rng(1).uniform(-1.0, 1.0, size=cells.shape)
-    np.testing.assert_allclose(moved(stratum_of(cells), shifts, True), cells + shifts, rtol=1e-6)
+    np.testing.assert_allclose(moved(cells, shifts, True), cells + shifts, rtol=1e-6)
 
 
 def test_nothing_is_cut_in_a_signed_space() -> None:
     cells = sparse_cells(10, 0)
-    np.testing.assert_allclose(moved(stratum_of(cells), -1.0 * cells[0], False), cells - cells[0])
+    np.testing.assert_allclose(moved(cells, -1.0 * cells[0], False), cells - cells[0])
 
 
 def test_pairing_finds_the_partners() -> None:

@@ -31,7 +31,17 @@ FLOORS = (
     ("report",),
     ("lifecycle",),
     ("comparison",),
-    ("train", "evaluate", "compare", "predict", "synthetic", "velocity", "config.__main__"),
+    ("folds",),
+    (
+        "train",
+        "evaluate",
+        "compare",
+        "leave_one_out",
+        "predict",
+        "synthetic",
+        "velocity",
+        "config.__main__",
+    ),
     ("__main__",),
 )
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("wound_jax.train", "train a model from a config"),
     "evaluate": ("wound_jax.evaluate", "score a trained run on its held-out cells"),
     "compare": ("wound_jax.compare", "train variants over seeds and compare them, or compare runs"),
+    "leave-one-out": ("wound_jax.leave_one_out", "hold out every type or animal once, in turn"),
     "predict": ("wound_jax.predict", "predict perturbed cells from control cells"),
     "config": ("wound_jax.config.__main__", "print a resolved config, or compare two runs"),
     "velocity": (
@@ -49,7 +50,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<14} {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: wound_jax COMMAND ...",

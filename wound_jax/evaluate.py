@@ -19,7 +19,7 @@ _EXAMPLES = """examples:
   python -m wound_jax.evaluate runs/kang --input new_donors.h5ad
   python -m wound_jax.evaluate runs/kang --cell-eval
 """
-_CHANGEABLE = ("split.", "evaluation.")
+_CHANGEABLE = ("split.", "prediction.", "evaluation.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,8 +66,8 @@ def _main(arguments: argparse.Namespace) -> int:
     for override in arguments.overrides:
         if not override.startswith(_CHANGEABLE):
             raise UserError(
-                f"{override!r} would change what was trained; an evaluation can change split.* and "
-                "evaluation.* keys, and read another file by --input."
+                f"{override!r} would change what was trained; an evaluation can change split.*, "
+                "prediction.* and evaluation.* keys, and read another file by --input."
             )
     # A finished run's file is complete, so overrides are judged against it as on a command line.
     from wound_jax.run_folder import require_run
@@ -104,6 +104,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
         config.evaluation,
         arguments.part,
         training=training_figures(loaded.folder, loaded.config, trained),
+        linear_weight=config.prediction.linear_weight,
     )
     seen = 0 if arguments.input else trained.trained_on(data, arguments.part)
     outcome.result["split"]["trained_on"] = seen

@@ -87,7 +87,14 @@ def score_run(
     yardstick = yardstick or fit_yardstick(data, config.evaluation, config.split.seed)
     loaded = load_run(folder)
     training = training_figures(folder, config, data)
-    outcome = evaluate(loaded.predictor, data, yardstick, config.evaluation, training=training)
+    outcome = evaluate(
+        loaded.predictor,
+        data,
+        yardstick,
+        config.evaluation,
+        training=training,
+        linear_weight=config.prediction.linear_weight,
+    )
     outcome.result["run"] = {"step": loaded.step}
     tables = write_report(folder / "eval", outcome, yardstick, folder, config)
     provenance.finish(folder)

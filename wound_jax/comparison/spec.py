@@ -13,7 +13,7 @@ command line.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
@@ -77,8 +77,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_spec(path: str | Path) -> CompareSpec:
+Spec = TypeVar("Spec", bound=CompareSpec)
+
+
+def load_spec(path: str | Path, kind: type[Spec] = CompareSpec) -> Spec:
     """Reads the file of a comparison.
+
+    Args:
+        path: of the file.
+        kind: what the file is to hold.
 
     Raises:
         UserError: it is missing, no YAML, or one line for each key that is unknown or wrong.
@@ -98,9 +105,9 @@ def load_spec(path: str | Path) -> CompareSpec:
     if isinstance(variants, dict):
         values["variants"] = {name: one or {} for name, one in variants.items()}
     try:
-        spec = CompareSpec.model_validate(values)
+        spec = kind.model_validate(values)
     except ValidationError as e:
-        raise UserError("\n".join(f"{path}: {_line(error)}" for error in e.errors())) from e
+        raise UserError("\n".join(f"{path}: {_line(error, kind)}" for error in e.errors())) from e
     if len(set(spec.seeds)) < len(spec.seeds):
         raise UserError(f"{path}: seeds: got {list(spec.seeds)}, expected each one once.")
     return spec
@@ -112,14 +119,14 @@ def _problem(error: Exception) -> str:
     return f"line {mark.line + 1}: {problem}" if mark and problem else str(error).splitlines()[0]
 
 
-def _line(error: Any) -> str:
+def _line(error: Any, kind: type[CompareSpec]) -> str:
     """One of pydantic's findings, as a line."""
     place = [str(part) for part in error["loc"] if part != "[key]"]
     if error["type"] == "extra_forbidden":
         inside = len(place) > 2
-        known = (VariantSpec if inside else CompareSpec).model_fields
-        kind = f"key of variant {place[1]!r}" if inside else "key of a comparison"
-        return str(unknown_name(kind, place[-1], known))
+        known = (VariantSpec if inside else kind).model_fields
+        what = f"key of variant {place[1]!r}" if inside else "key of a comparison"
+        return str(unknown_name(what, place[-1], known))
     if error["type"] == "missing":
         return f"{'.'.join(place)} is missing."
     problem = error["msg"][:1].lower() + error["msg"][1:]

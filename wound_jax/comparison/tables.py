@@ -4,15 +4,20 @@
 folder can be moved; the report page is made from it and from the run folders.
 """
 
-import csv
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wound_jax.comparison.figures import VariantFigures, variant_difference
-from wound_jax.comparison.results import Comparison, Row
+from wound_jax.comparison.results import Comparison
+from wound_jax.comparison.text import (
+    aligned,
+    shown_figure,
+    shown_interval,
+    without_nan,
+    write_csv,
+)
 from wound_jax.comparison.variants import config_differences
 from wound_jax.evaluation.metrics import METRICS
 from wound_jax.evaluation.table import SHOWN_METRICS
@@ -24,11 +29,11 @@ _SHOWN_TRAINING = ("loss_cv", "spikes_per_1000", "best_loss", "improvement_on_id
 def write_comparison(comparison: Comparison, folder: Path) -> str:
     """Writes `comparison.json`, the CSV files and `table.txt`, and returns the text of the last."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(_without_nan(_content(comparison, folder)), indent=2, allow_nan=False)
+    content = json.dumps(without_nan(_content(comparison, folder)), indent=2, allow_nan=False)
     (folder / "comparison.json").write_text(content + "\n")
-    _write_csv(folder / "comparison.csv", comparison.summary_rows())
-    _write_csv(folder / "differences.csv", comparison.difference_rows())
-    _write_csv(folder / "strata.csv", comparison.stratum_rows())
+    write_csv(folder / "comparison.csv", comparison.summary_rows())
+    write_csv(folder / "differences.csv", comparison.difference_rows())
+    write_csv(folder / "strata.csv", comparison.stratum_rows())
     text = render(comparison)
     (folder / "table.txt").write_text(text + "\n")
     return text
@@ -76,13 +81,6 @@ def _place(run: Path, folder: Path) -> str:
     return str(run.relative_to(folder) if run.is_relative_to(folder) else run)
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: "" if _undefined(v) else v for k, v in row.items()} for row in rows)
-
-
 def _metric_block(comparison: Comparison, metric: str) -> str:
     """One metric: model | best baseline | paired difference with interval | ceiling."""
     first = comparison.variants[0]
@@ -93,22 +91,23 @@ def _metric_block(comparison: Comparison, metric: str) -> str:
         model, name, gap = one.model(metric), one.best_baseline(metric), one.over_baseline(metric)
         row = [
             one.name,
-            _figure(metric, model.mean) + ("" if math.isnan(model.sd) else f" ± {model.sd:.2g}"),
-            f"{_figure(metric, one.baseline(name, metric))} {name}" if name else "n/a",
-            _interval(metric, gap.value, gap.low, gap.high),
-            _figure(metric, one.ceiling(metric)),
+            shown_figure(metric, model.mean)
+            + ("" if math.isnan(model.sd) else f" ± {model.sd:.2g}"),
+            f"{shown_figure(metric, one.baseline(name, metric))} {name}" if name else "n/a",
+            shown_interval(metric, gap.value, gap.low, gap.high),
+            shown_figure(metric, one.ceiling(metric)),
         ]
         rows.append([*row, _against(one, first, metric)] if several else row)
     entry = METRICS.get(metric)
     title = f"{metric} {entry.arrow if entry else ''}".rstrip()
-    return "\n".join([title, *_aligned(rows)])
+    return "\n".join([title, *aligned(rows)])
 
 
 def _against(one: VariantFigures, first: VariantFigures, metric: str) -> str:
     if one is first:
         return ""
     gap = variant_difference(one, first, metric)
-    return _interval(metric, gap.value, gap.low, gap.high)
+    return shown_interval(metric, gap.value, gap.low, gap.high)
 
 
 def _variant_block(comparison: Comparison) -> str:
@@ -128,7 +127,7 @@ def _variant_block(comparison: Comparison) -> str:
                 *("n/a" if math.isnan(value) else f"{value:.3g}" for value in figures),
             ]
         )
-    return "\n".join(_aligned(table))
+    return "\n".join(aligned(table))
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -141,41 +140,3 @@ def _notes(comparison: Comparison) -> list[str]:
             f"intervals: 95 %, {draws[0].values.shape[-1]} bootstrap draws; {draws[0].note}"
         )
     return lines
-
-
-def _figure(metric: str, value: float) -> str:
-    if math.isnan(value):
-        return "n/a"
-    return f"{value:.5f}" if metric == "mse" else f"{value:.3f}"
-
-
-def _interval(metric: str, value: float, low: float, high: float) -> str:
-    if math.isnan(value):
-        return "n/a"
-    sign = "+" if value >= 0 else ""
-    if math.isnan(low) or math.isnan(high):
-        return f"{sign}{_figure(metric, value)}"
-    return f"{sign}{_figure(metric, value)} [{_figure(metric, low)}, {_figure(metric, high)}]"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of one width, all to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return [line.rstrip() for line in lines]
-
-
-def _undefined(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and not math.isfinite(value))
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that is not defined is null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if _undefined(value) else value

@@ -36,13 +36,17 @@ def train_job(job: Sequence[RunConfig], cells: SharedCells, *, progress_bar: boo
         UserError: a loss or a gradient is not finite.
         KeyboardInterrupt: Ctrl-C; all runs can be resumed.
     """
-    data = cells.of(job[0])
+    train_only(job, cells.of(job[0]), progress_bar=progress_bar)
+    for config in job:
+        score_run(folder_of(config), config, cells.of(config), cells.yardstick(config))
+
+
+def train_only(job: Sequence[RunConfig], data: PreparedData, *, progress_bar: bool) -> None:
+    """As `train_job`, without the evaluation."""
     if len(job) == 1:
         _train_alone(job[0], data, progress_bar)
     else:
         _train_together(job, data, progress_bar)
-    for config in job:
-        score_run(folder_of(config), config, data, cells.yardstick(config))
 
 
 def step_of(config: RunConfig) -> int:

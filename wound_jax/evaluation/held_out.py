@@ -138,15 +138,23 @@ def plan_strata(
     Raises:
         UserError: no stratum has enough cells.
     """
-    groups, orphans = data.groups(part)
-    strata, small = [], merge_groups(orphans)
-    for stratum in merge_groups(groups):
-        (strata if stratum.smaller_arm >= config.min_cells else small).append(stratum)
+    strata, small = large_strata(data, config, part)
     if not strata:
         raise UserError(
             f"no stratum of the {part} cells has evaluation.min_cells={config.min_cells} cells in "
             f"both arms (largest: {_largest(small)}); lower it, or hold out more."
         )
+    return strata, small
+
+
+def large_strata(
+    data: PreparedData, config: EvaluationConfig, part: str
+) -> tuple[list[PlannedStratum], list[PlannedStratum]]:
+    """As `plan_strata`, where none may be large enough."""
+    groups, orphans = data.groups(part)
+    strata, small = [], merge_groups(orphans)
+    for stratum in merge_groups(groups):
+        (strata if stratum.smaller_arm >= config.min_cells else small).append(stratum)
     return strata, small
 
 

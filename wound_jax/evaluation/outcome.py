@@ -8,9 +8,8 @@ Everything is computed from the same strata and the same predictions, in one pla
 parts of a report can speak of different cells.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -20,17 +19,16 @@ from wound_jax.data.groups import timepoint_or_none
 from wound_jax.data.prepare import PreparedData
 from wound_jax.evaluation.baselines import Baseline
 from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound_markers
-from wound_jax.evaluation.ceiling import ceiling_kinds, ceiling_scores
-from wound_jax.evaluation.held_out import PlannedStratum, Yardstick, plan_strata, predict_strata
+from wound_jax.evaluation.held_out import PlannedStratum, Yardstick
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.mixing import in_training_space, mixing
+from wound_jax.evaluation.predictions import Predict, of_network, with_linear_share
+from wound_jax.evaluation.reference import Reference, reference_of
 from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.strata import Stratum
 from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws, bootstrap
 from wound_jax.inference import Predictor
-
-Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +58,7 @@ def evaluate(
     part: str = "test",
     *,
     training: Mapping[str, float] | None = None,
+    linear_weight: float | str = 0.0,
 ) -> Outcome:
     """Scores a trained model on one part of the split; see `judge`.
 
@@ -70,15 +69,18 @@ def evaluate(
         config: thresholds, and how many draws the bootstrap makes.
         part: "train", "val" or "test".
         training: figures of the training run (`stability.training_stability`), for the scorecard.
+        linear_weight: share of the linear rules in the predicted means (`linear_share`).
 
     Raises:
         UserError: no stratum of that part has enough cells.
     """
-
-    def predict(of: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
-        return predict_strata(predictor, of.spec, of.cells, planned)
-
-    return judge(predict, data, yardstick, config, part, training=training)
+    predict, share = with_linear_share(of_network(predictor), yardstick, config, linear_weight)
+    outcome = judge(predict, data, yardstick, config, part, training=training)
+    outcome.result["prediction"] = {
+        "linear_weight": share.weight,
+        "linear_weight_chosen_by": share.chosen_by,
+    }
+    return outcome
 
 
 def judge(
@@ -99,7 +101,7 @@ def judge(
     Raises:
         UserError: no stratum of that part has enough cells.
     """
-    reference = _reference(data, yardstick, config, part)
+    reference = reference_of(data, yardstick, config, part)
     strata = reference.strata
     predicted = predict(data, reference.planned)
     rows = _rows(reference, score_all(strata, predicted, yardstick.context))
@@ -150,48 +152,7 @@ class _OnDemand(Sequence):
         return (self[i] for i in range(len(self)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Reference:
-    """What no model changes: the strata, and how baselines and real replicates do on them."""
-
-    data: PreparedData
-    planned: Sequence[PlannedStratum]
-    small: Sequence[PlannedStratum]
-    strata: Sequence[Stratum]
-    learnt: Sequence[Stratum]
-    baselines: Mapping[str, Sequence[Mapping[str, float]]]
-    ceilings: Sequence[Mapping[str, float] | None]
-    ceiling_kinds: Sequence[str | None]
-
-
-def _reference(
-    data: PreparedData, yardstick: Yardstick, config: EvaluationConfig, part: str
-) -> _Reference:
-    """The reference of one part of the split, computed for the first model that is scored on it."""
-    # The entry holds the cells, so that no other ones can get their identity.
-    key = id(data), part, config.min_cells
-    if key not in yardstick.kept:
-        planned, small = plan_strata(data, config, part)
-        strata = [one.cells(data.cells) for one in planned]
-        learnt = yardstick.training()
-        score = partial(score_all, context=yardstick.context)
-        yardstick.kept[key] = _Reference(
-            data=data,
-            planned=planned,
-            small=small,
-            strata=strata,
-            learnt=learnt,
-            baselines={
-                name: score(strata, [baseline.predict(stratum) for stratum in strata])
-                for name, baseline in yardstick.baselines.items()
-            },
-            ceilings=ceiling_scores(strata, learnt, score),
-            ceiling_kinds=ceiling_kinds(strata, learnt),
-        )
-    return yardstick.kept[key]
-
-
-def _rows(reference: _Reference, scores: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+def _rows(reference: Reference, scores: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
     """One row a stratum: sizes, and the scores of the model, every baseline and the ceiling."""
     return [
         {
@@ -219,7 +180,7 @@ def _n_animals(animals: np.ndarray | None) -> int | None:
 
 def _biology(
     predict: Predict,
-    reference: _Reference,
+    reference: Reference,
     predicted: Sequence[np.ndarray],
     genes: Sequence[str],
     yardstick: Yardstick,

@@ -85,7 +85,7 @@ class MatchedDisplacement:
             ),
             shape=(len(wanted), len(self.displacements)),
         )
-        return moved(stratum, weights @ self.displacements, self.non_negative)
+        return moved(stratum.control, weights @ self.displacements, self.non_negative)
 
     def _comparable(self, stratum: Stratum) -> Bool[np.ndarray, " strata"]:
         """The training strata of its perturbation, at its timepoint where there are any."""

@@ -16,26 +16,24 @@ what is missing from the positive ones.
 import numpy as np
 from jaxtyping import Float
 
-from wound_jax.evaluation.strata import Stratum
-
 
 def moved(
-    stratum: Stratum,
+    cells: Float[np.ndarray, "cells genes"],
     shift: Float[np.ndarray, " genes"] | Float[np.ndarray, "cells genes"],
     non_negative: bool,
 ) -> Float[np.ndarray, "cells genes"]:
-    """Control cells moved by a shift, all by the same or each by its own.
+    """Cells moved by a shift, all by the same or each by its own.
 
     Args:
-        stratum: whose control cells are moved.
+        cells: [cells, genes].
         shift: [genes] or [cells, genes].
         non_negative: whether the space holds no negative value.
 
     Returns:
-        float32 [cells, genes] with mean `control_mean + mean shift`, in a non-negative space with
+        float32 [cells, genes] with mean `mean cell + mean shift`, in a non-negative space with
         the maximum of that and 0.
     """
-    cells = stratum.control.astype(np.float32) + shift.astype(np.float32)
+    cells = cells.astype(np.float32) + shift.astype(np.float32)
     if non_negative:
         below = cells.min(axis=0) < 0.0
         cells[:, below] = _nearest_non_negative(cells[:, below])

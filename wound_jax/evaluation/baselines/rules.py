@@ -105,7 +105,7 @@ class FittedShift:
 
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """Control cells moved to the shifted mean, float32 [cells, genes]."""
-        return moved(stratum, self.shift(stratum), self.non_negative)
+        return moved(stratum.control, self.shift(stratum), self.non_negative)
 
 
 @dataclass(frozen=True, eq=False)

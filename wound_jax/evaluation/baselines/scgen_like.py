@@ -52,7 +52,7 @@ class ScgenLikeLinear:
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """Control cells moved by the shift, float32 [cells, genes]."""
         self.training.require_perturbation(stratum)
-        return moved(stratum, self.shifts[stratum.perturbation], self.non_negative)
+        return moved(stratum.control, self.shifts[stratum.perturbation], self.non_negative)
 
 
 def _balanced_shift(strata: Sequence[Stratum]) -> Float[np.ndarray, " genes"]:

@@ -65,7 +65,7 @@ class StackedLinear:
 
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """Control cells moved to the shifted mean, float32 [cells, genes]."""
-        return moved(stratum, self.shift(stratum), self.non_negative)
+        return moved(stratum.control, self.shift(stratum), self.non_negative)
 
 
 def _weights(members: Sequence[FittedShift], novelty: Novelty) -> Float[np.ndarray, " members"]:

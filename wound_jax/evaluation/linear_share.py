@@ -1,0 +1,91 @@
+"""The mean of predicted cells, drawn towards that of the linear rules.
+
+A network and a linear rule err in different genes, and on unseen cell types neither is the better
+one throughout. Combined (Bates and Granger 1969, J. Oper. Res. Soc. 20, 451-468), with n, l the
+mean cells that they predict in a stratum,
+
+    mean of the cells = (1 - w) n + w l,
+
+while the cells about their mean stay the network's: spread, correlations and zeros of the linear
+rules are those of control cells. The linear rules are `stacked_linear`, fitted on the training
+strata. The weight is given, or the one of least squared error on the validation strata t,
+
+    w = sum_t <n_t - y_t, n_t - l_t> / sum_t |n_t - l_t|^2,    kept within [0, 1].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from wound_jax.evaluation.baselines.moving import moved
+from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
+from wound_jax.evaluation.strata import Stratum
+
+# Where no stratum is at hand to choose by, the two count alike.
+NO_CHOICE = 0.5
+
+Cells = Float[np.ndarray, "cells genes"]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearShare:
+    """How far the mean of predicted cells is drawn towards the linear rules.
+
+    Attributes:
+        rule: the linear rules, fitted on the training strata.
+        weight: their share in the mean, in [0, 1].
+        chosen_by: where the weight is from, in words.
+    """
+
+    rule: StackedLinear
+    weight: float
+    chosen_by: str
+
+    def apply(self, cells: Cells, stratum: Stratum) -> Cells:
+        """The predicted cells of a stratum with the combined mean, float32 [cells, genes]."""
+        if self.weight == 0.0:
+            return cells
+        shift = self.weight * (_linear_mean(self.rule, stratum) - _mean(cells))
+        return moved(cells, shift, self.rule.non_negative)
+
+
+def linear_share(
+    rule: StackedLinear,
+    weight: float | str,
+    strata: Sequence[Stratum] = (),
+    predicted: Sequence[Cells] = (),
+) -> LinearShare:
+    """The share that a config asks for.
+
+    Args:
+        rule: fitted on the training strata.
+        weight: the share, or "auto".
+        strata: validation strata, for "auto"; none of their treated cells were trained on.
+        predicted: the network's cells for each, [n_control, genes].
+    """
+    if weight != "auto":
+        return LinearShare(rule, float(weight), "given")
+    if not strata:
+        return LinearShare(rule, NO_CHOICE, "no validation stratum to choose by")
+    network = np.stack([_mean(cells) for cells in predicted])
+    linear = np.stack([_linear_mean(rule, stratum) for stratum in strata])
+    measured = np.stack([stratum.control_mean + stratum.mean_delta for stratum in strata])
+    apart = np.square(network - linear).sum()
+    # Where both predict the same, any share does.
+    best = np.sum((network - measured) * (network - linear)) / apart if apart else NO_CHOICE
+    word = "stratum" if len(strata) == 1 else "strata"
+    return LinearShare(
+        rule, float(np.clip(best, 0.0, 1.0)), f"least squares on {len(strata)} validation {word}"
+    )
+
+
+def _linear_mean(rule: StackedLinear, stratum: Stratum) -> Float[np.ndarray, " genes"]:
+    """The mean cell that the rules predict; 0 where they would take a gene below it."""
+    mean = stratum.control_mean + rule.shift(stratum)
+    return np.maximum(mean, 0.0) if rule.non_negative else mean
+
+
+def _mean(cells: Cells) -> Float[np.ndarray, " genes"]:
+    return cells.mean(axis=0, dtype=np.float64)

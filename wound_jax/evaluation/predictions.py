@@ -1,0 +1,75 @@
+"""What is scored: the cells of a trained model, of several together, with a share of linear rules.
+
+The cells of an ensemble are means over its members, cell by cell: row i of every member is made
+from control cell i, so that the mean of members is a population as theirs are,
+
+    cell_i = sum_m cell_mi / M.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+
+from wound_jax.config.schema import EvaluationConfig
+from wound_jax.data.prepare import PreparedData
+from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
+from wound_jax.evaluation.held_out import (
+    PlannedStratum,
+    Yardstick,
+    large_strata,
+    predict_strata,
+)
+from wound_jax.evaluation.linear_share import LinearShare, linear_share
+from wound_jax.inference import Predictor
+
+# Cells and planned strata -> predicted cells of each, [n_control, genes].
+Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]
+
+
+def of_network(predictor: Predictor) -> Predict:
+    """The cells of one trained model."""
+
+    def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        return predict_strata(predictor, data.spec, data.cells, planned)
+
+    return predict
+
+
+def of_ensemble(members: Sequence[Predict]) -> Predict:
+    """The mean of several models' cells, cell by cell."""
+
+    def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        cells = zip(*(member(data, planned) for member in members), strict=True)
+        return [np.stack(of_stratum).mean(axis=0, dtype=np.float32) for of_stratum in cells]
+
+    return predict
+
+
+def with_linear_share(
+    predict: Predict, yardstick: Yardstick, config: EvaluationConfig, weight: float | str
+) -> tuple[Predict, LinearShare]:
+    """Predictions whose means are drawn towards the linear rules; see `linear_share`.
+
+    Args:
+        predict: without it.
+        yardstick: fitted on the cells that the model was trained on; its rules are the share.
+        config: which strata are large enough to choose by.
+        weight: the share, or "auto".
+
+    Returns:
+        The predictions, and the share as it was given or chosen.
+    """
+    rule = cast(StackedLinear, yardstick.baselines["stacked_linear"])
+    planned = large_strata(yardstick.data, config, "val")[0] if weight == "auto" else []
+    strata = [one.cells(yardstick.data.cells) for one in planned]
+    predicted = predict(yardstick.data, planned) if planned else []
+    share = linear_share(rule, weight, strata, predicted)
+
+    def shared(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        cells = predict(data, planned)
+        if share.weight == 0.0:
+            return cells
+        return [share.apply(c, p.cells(data.cells)) for c, p in zip(cells, planned, strict=True)]
+
+    return shared, share
