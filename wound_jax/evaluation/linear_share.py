@@ -11,15 +11,19 @@ rules are those of control cells. The linear rules are `stacked_linear`, fitted 
 strata. The weight is given, or the one of least squared error on the validation strata t,
 
     w = sum_t <n_t - y_t, n_t - l_t> / sum_t |n_t - l_t|^2,    kept within [0, 1].
+
+What is right for new cells of a known stratum is wrong for an unknown cell type, so each kind of
+novelty has a weight of its own, chosen on validation strata of that kind alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from wound_jax.evaluation.baselines.moving import moved
+from wound_jax.evaluation.baselines.profiles import Novelty
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.strata import Stratum
 
@@ -35,19 +39,24 @@ class LinearShare:
 
     Attributes:
         rule: the linear rules, fitted on the training strata.
-        weight: their share in the mean, in [0, 1].
-        chosen_by: where the weight is from, in words.
+        weights: their share in the mean for each kind of novelty, in [0, 1].
+        chosen_by: where each weight is from, in words.
     """
 
     rule: StackedLinear
-    weight: float
-    chosen_by: str
+    weights: Mapping[Novelty, float]
+    chosen_by: Mapping[Novelty, str]
+
+    def weight(self, stratum: Stratum) -> float:
+        """The share of the rules in the mean of a stratum."""
+        return self.weights[self.rule.training.novelty_of(stratum)]
 
     def apply(self, cells: Cells, stratum: Stratum) -> Cells:
         """The predicted cells of a stratum with the combined mean, float32 [cells, genes]."""
-        if self.weight == 0.0:
+        weight = self.weight(stratum)
+        if weight == 0.0:
             return cells
-        shift = self.weight * (_linear_mean(self.rule, stratum) - _mean(cells))
+        shift = weight * (_linear_mean(self.rule, stratum) - _mean(cells))
         return moved(cells, shift, self.rule.non_negative)
 
 
@@ -66,19 +75,33 @@ def linear_share(
         predicted: the network's cells for each, [n_control, genes].
     """
     if weight != "auto":
-        return LinearShare(rule, float(weight), "given")
-    if not strata:
-        return LinearShare(rule, NO_CHOICE, "no validation stratum to choose by")
-    network = np.stack([_mean(cells) for cells in predicted])
-    linear = np.stack([_linear_mean(rule, stratum) for stratum in strata])
-    measured = np.stack([stratum.control_mean + stratum.mean_delta for stratum in strata])
+        given = float(weight)
+        return LinearShare(rule, dict.fromkeys(Novelty, given), dict.fromkeys(Novelty, "given"))
+    weights, chosen_by = {}, {}
+    for novelty in Novelty:
+        judges = [
+            (stratum, cells)
+            for stratum, cells in zip(strata, predicted, strict=True)
+            if rule.training.novelty_of(stratum) is novelty
+        ]
+        weights[novelty] = _best_weight(rule, judges)
+        word = "stratum" if len(judges) == 1 else "strata"
+        chosen_by[novelty] = f"{len(judges)} validation {word} of this kind"
+    return LinearShare(rule, weights, chosen_by)
+
+
+def _best_weight(rule: StackedLinear, judges: Sequence[tuple[Stratum, Cells]]) -> float:
+    """The share of least squared error; `NO_CHOICE` where there is nothing to choose by."""
+    if not judges:
+        return NO_CHOICE
+    network = np.stack([_mean(cells) for _, cells in judges])
+    linear = np.stack([_linear_mean(rule, stratum) for stratum, _ in judges])
+    measured = np.stack([stratum.control_mean + stratum.mean_delta for stratum, _ in judges])
     apart = np.square(network - linear).sum()
-    # Where both predict the same, any share does.
-    best = np.sum((network - measured) * (network - linear)) / apart if apart else NO_CHOICE
-    word = "stratum" if len(strata) == 1 else "strata"
-    return LinearShare(
-        rule, float(np.clip(best, 0.0, 1.0)), f"least squares on {len(strata)} validation {word}"
-    )
+    if apart == 0.0:
+        return NO_CHOICE
+    best = np.sum((network - measured) * (network - linear)) / apart
+    return float(np.clip(best, 0.0, 1.0))
 
 
 def _linear_mean(rule: StackedLinear, stratum: Stratum) -> Float[np.ndarray, " genes"]:

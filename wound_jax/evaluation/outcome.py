@@ -76,9 +76,8 @@ def evaluate(
     """
     predict, share = with_linear_share(of_network(predictor), yardstick, config, linear_weight)
     outcome = judge(predict, data, yardstick, config, part, training=training)
-    outcome.result["prediction"] = {
-        "linear_weight": share.weight,
-        "linear_weight_chosen_by": share.chosen_by,
+    outcome.result["linear_weight"] = {
+        stratum.key: share.weight(stratum) for stratum in outcome.strata
     }
     return outcome
 

@@ -68,7 +68,7 @@ def with_linear_share(
 
     def shared(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
         cells = predict(data, planned)
-        if share.weight == 0.0:
+        if weight == 0.0:
             return cells
         return [share.apply(c, p.cells(data.cells)) for c, p in zip(cells, planned, strict=True)]
 

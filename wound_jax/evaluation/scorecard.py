@@ -97,7 +97,7 @@ def _correlation(result: Result) -> Iterator[Line]:
             threshold,
             beside,
             FAIL,
-            f"the value would be a {verdict}, but the difference to the best baseline is {span}",
+            f"the value alone would be: {verdict}; the difference to the best baseline is {span}",
         )
         return
     yield Line(name, figure, threshold, beside, verdict, f"difference to the best baseline {span}")

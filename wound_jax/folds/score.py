@@ -40,7 +40,7 @@ class VariantScores:
     Attributes:
         seeds: for each seed, form -> metric -> mean.
         together: form -> metric -> mean, of all seeds as one ensemble.
-        linear_weights: form -> the share of linear rules, for each seed or once.
+        linear_weights: form -> the share of linear rules, mean over strata, each seed's or one.
     """
 
     seeds: tuple[Mapping[str, Table], ...]
@@ -87,7 +87,8 @@ def score_variant(
         scored = {plain: _mean_scores(predict, reference, yardstick)}
         if weight != 0.0:
             shared, share = with_linear_share(predict, yardstick, config.evaluation, weight)
-            weights[with_linear].append(share.weight)
+            of_strata = [share.weight(stratum) for stratum in reference.strata]
+            weights[with_linear].append(float(np.mean(of_strata)))
             scored[with_linear] = _mean_scores(shared, reference, yardstick)
         return scored
 

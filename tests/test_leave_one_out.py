@@ -1,0 +1,178 @@
+"""The leave-one-out from end to end: folds, scores, ensembles, tables, and going on."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shrunk_runs
+
+from wound_jax import leave_one_out
+from wound_jax.comparison.spec import load_spec
+from wound_jax.data.prepare import prepare
+from wound_jax.errors import UserError
+from wound_jax.evaluation.held_out import fit_yardstick
+from wound_jax.evaluation.metrics import score_all
+from wound_jax.evaluation.predictions import of_ensemble, of_network
+from wound_jax.evaluation.reference import reference_of
+from wound_jax.folds.figures import FoldFigures, FoldScores
+from wound_jax.folds.score import VariantScores
+from wound_jax.folds.spec import FoldsSpec, plan_folds
+from wound_jax.folds.tables import render
+from wound_jax.run_folder import load_run
+
+LABELS = ["Fib", "Ker"]
+CHANGES = [
+    *(text for text in shrunk_runs.SHRUNK if not text.startswith(("name", "split"))),
+    "data.source=synthetic",
+    "prediction.linear_weight=auto",
+]
+
+
+def write_spec(folder: Path, **more) -> Path:
+    path = folder / "folds.yaml"
+    content = {
+        "name": "made",
+        "leave_out": "cell_type",
+        "labels": LABELS,
+        "seeds": [1, 2],
+        "overrides": CHANGES,
+        "variants": {"full": {}},
+    }
+    path.write_text(json.dumps(content | more))
+    return path
+
+
+def run(folder: Path, *arguments: str) -> int:
+    spec = ["--config", str(folder / "folds.yaml"), "--output", str(folder / "out")]
+    return leave_one_out.main([*spec, "--no-progress", *arguments])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished leave-one-out of two types and two seeds; do not change it."""
+    folder = tmp_path_factory.mktemp("folds")
+    write_spec(folder)
+    assert run(folder) == 0
+    return folder / "out"
+
+
+def test_every_fold_holds_out_its_label_alone(made):
+    for label, other in zip(LABELS, reversed(LABELS), strict=True):
+        loaded = load_run(made / label / "runs" / "full" / "seed-1")
+        assert loaded.config.split.kind == "celltype"
+        assert loaded.config.split.test == (label,)
+        assert loaded.config.split.val is None
+        data = prepare(loaded.config, loaded.spec)
+        trained = set(data.cells.annotations.cell_type[data.split.treated["train"]])
+        assert label not in trained
+        assert other in trained
+
+
+def test_scores_are_those_of_the_runs_and_of_their_mean_cells(made):
+    folders = [made / "Fib" / "runs" / "full" / f"seed-{seed}" for seed in (1, 2)]
+    loaded = [load_run(folder) for folder in folders]
+    config = loaded[0].config
+    data = prepare(config, loaded[0].spec)
+    yardstick = fit_yardstick(data, config.evaluation, config.split.seed)
+    reference = reference_of(data, yardstick, config.evaluation, "test")
+    networks = [of_network(one.predictor) for one in loaded]
+    cells = [network(data, reference.planned) for network in networks]
+    averaged = of_ensemble(networks)(data, reference.planned)
+    for both, mean in zip(zip(*cells, strict=True), averaged, strict=True):
+        np.testing.assert_allclose(mean, (both[0] + both[1]) / 2, rtol=1e-6)
+    scores = VariantScores.load(made / "Fib" / "runs" / "full" / "scores.json")
+    found = [score_all(reference.strata, one, yardstick.context) for one in [*cells, averaged]]
+    tables = [scores.seeds[0]["network"], scores.seeds[1]["network"], scores.together["ensemble"]]
+    for rows, table in zip(found, tables, strict=True):
+        expected = np.mean([row["pearson_delta"] for row in rows])
+        assert table["pearson_delta"] == pytest.approx(expected, rel=1e-6)
+    assert scores.linear_weights["ensemble + linear"] == [0.5]
+
+
+def test_the_tables_hold_every_method_and_fold(made):
+    with (made / "folds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["cell_type"] for row in rows} == set(LABELS)
+    methods = {row["method"] for row in rows}
+    forms = ["network", "network + linear", "ensemble", "ensemble + linear"]
+    assert {f"full: {form}" for form in forms} | {"stacked_linear", "identity"} <= methods
+    with (made / "figures.csv").open() as file:
+        figures = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
+    values = [
+        float(row["value"])
+        for row in rows
+        if (row["method"], row["metric"]) == ("full: ensemble", "mse")
+    ]
+    assert float(figures["full: ensemble", "mse"]["value"]) == pytest.approx(np.mean(values))
+    text = (made / "table.txt").read_text()
+    assert "2 folds (cell types), 2 seeds" in text
+    assert "variance_ratio" in text
+
+
+def test_what_is_finished_is_not_done_again(made, capsys):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("checkpoints/**/*")}
+    assert run(made.parent) == 0
+    assert "seeds 1, 2" not in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in made.rglob("checkpoints/**/*")}
+
+
+def test_a_label_without_cells_names_the_nearest(tmp_path, capsys):
+    write_spec(tmp_path, labels=["Fibb"])
+    assert run(tmp_path) != 0
+    assert "Did you mean 'Fib'" in capsys.readouterr().err
+
+
+def test_the_split_is_not_for_the_user_to_set(tmp_path):
+    path = write_spec(tmp_path)
+    spec = load_spec(path, FoldsSpec)
+    with pytest.raises(UserError, match="sets split"):
+        plan_folds(spec, path, ["split.test=[Mac]"], tmp_path, LABELS)
+
+
+def test_the_next_label_validates_where_asked_for(tmp_path):
+    path = write_spec(tmp_path, validate_on_next=True)
+    folds = plan_folds(load_spec(path, FoldsSpec), path, [], tmp_path, ["Fib", "Ker", "Mac"])
+    assert [(fold.label, fold.validation) for fold in folds] == [
+        ("Fib", "Ker"), ("Ker", "Mac"), ("Mac", "Fib"),
+    ]  # fmt: skip
+    assert folds[2].variants[0].config.split.val == ("Fib",)
+
+
+def table(pearson: float, mse: float) -> dict[str, float]:
+    return {"pearson_delta": pearson, "mse": mse, "e_distance_ratio": 1 - pearson}
+
+
+def made_figures(n: int) -> FoldFigures:
+    """Folds in which the network is ahead of one baseline by .1 and behind the other by .1."""
+    folds = []
+    for i in range(n):
+        base = 0.5 + 0.02 * i
+        seeds = tuple({"network": table(base + d, 0.3)} for d in (-0.01, 0.01))
+        scores = VariantScores(seeds, {"ensemble": table(base, 0.3)}, {})
+        baselines = {"good": table(base + 0.1, 0.2), "poor": table(base - 0.1, 0.4)}
+        baselines["ceiling"] = table(0.9, 0.1)
+        folds.append(FoldScores(f"type{i}", baselines, {"full": scores}))
+    return FoldFigures("cell_type", folds)
+
+
+def test_figures_are_means_over_folds_with_paired_differences():
+    figures = made_figures(4)
+    assert figures.draws.figure("full: network", "pearson_delta") == pytest.approx(0.53)
+    assert figures.seed_sd("full: network", "pearson_delta") == pytest.approx(math.sqrt(2) * 0.01)
+    assert figures.best_baseline("pearson_delta") == "good"
+    assert figures.best_baseline("mse") == "good"
+    gap = figures.draws.difference("full: ensemble", "good", "pearson_delta")
+    # The same in every fold, so that pairing leaves nothing to vary.
+    assert tuple(gap) == pytest.approx((-0.1, -0.1, -0.1))
+    low, high = figures.draws.interval("full: ensemble", "pearson_delta")
+    assert low < 0.53 < high
+    assert figures.ceiling("pearson_delta") == pytest.approx(0.9)
+
+
+def test_one_fold_has_figures_and_no_interval():
+    figures = made_figures(1)
+    assert math.isnan(figures.draws.interval("full: network", "pearson_delta")[0])
+    assert "0.500" in render(figures)

@@ -1,0 +1,115 @@
+"""The share of linear rules in a predicted mean: weight, mean, and what stays the network's."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from wound_jax.evaluation.baselines.profiles import Novelty
+from wound_jax.evaluation.linear_share import NO_CHOICE, linear_share
+from wound_jax.evaluation.strata import Stratum
+
+N_GENES = 9
+
+
+class FixedNovelty:
+    """Stands for the training strata: "Fib" is known, any other cell type is not."""
+
+    def novelty_of(self, stratum: Stratum) -> Novelty:
+        return Novelty.NONE if stratum.cell_type == "Fib" else Novelty.TYPE
+
+
+@dataclass
+class FixedRule:
+    """Stands for the fitted rules: one shift whatever the stratum."""
+
+    of: np.ndarray
+    non_negative: bool = True
+    training: FixedNovelty = field(default_factory=FixedNovelty)
+
+    def shift(self, stratum: Stratum) -> np.ndarray:
+        return self.of
+
+
+def made_stratum(seed: int, above: float = 3.0) -> Stratum:
+    rng = np.random.default_rng(seed)
+    control, treated = rng.random((40, N_GENES)) + above, rng.random((30, N_GENES)) + above + 1
+    return Stratum("Fib", None, control, treated, "Burn")
+
+
+def made_cells(seed: int, stratum: Stratum) -> np.ndarray:
+    rng = np.random.default_rng(100 + seed)
+    shifted = stratum.control + rng.normal(0.8, 0.3, N_GENES)
+    return (shifted + 0.1 * rng.normal(size=shifted.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def rule():
+    return FixedRule(np.random.default_rng(7).normal(1.1, 0.4, N_GENES))
+
+
+def test_the_chosen_share_has_the_least_squared_error(rule):
+    strata = [made_stratum(seed) for seed in range(3)]
+    predicted = [made_cells(seed, stratum) for seed, stratum in enumerate(strata)]
+    share = linear_share(rule, "auto", strata, predicted)
+
+    def error(weight: float) -> float:
+        total = 0.0
+        for stratum, cells in zip(strata, predicted, strict=True):
+            mean = (1 - weight) * cells.mean(axis=0, dtype=float)
+            mean = mean + weight * (stratum.control.mean(axis=0) + rule.of)
+            total += np.square(mean - stratum.treated.mean(axis=0)).sum()
+        return total
+
+    best = minimize_scalar(error, bounds=(0, 1), method="bounded", options={"xatol": 1e-10})
+    assert 0.05 < best.x < 0.95, "the case should not be one of the ends"
+    assert share.weight(strata[0]) == pytest.approx(best.x, abs=1e-6)
+
+
+@pytest.mark.parametrize(("better", "expected"), [("network", 0.0), ("rules", 1.0)])
+def test_a_share_ends_where_one_of_the_two_is_right(better, expected):
+    stratum = made_stratum(0)
+    delta = stratum.treated.mean(axis=0) - stratum.control.mean(axis=0)
+    right, wrong = stratum.control + delta, stratum.control + 3 * delta
+    rule = FixedRule(3 * delta if better == "network" else delta)
+    cells = right if better == "network" else wrong
+    share = linear_share(rule, "auto", [stratum], [cells])
+    assert share.weight(stratum) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_mean_is_combined_and_the_cells_about_it_stay(rule):
+    stratum = made_stratum(1)
+    cells = made_cells(1, stratum)
+    moved = linear_share(rule, 0.3).apply(cells, stratum)
+    wanted = 0.7 * cells.mean(axis=0) + 0.3 * (stratum.control.mean(axis=0) + rule.of)
+    np.testing.assert_allclose(moved.mean(axis=0), wanted, rtol=1e-5)
+    np.testing.assert_allclose(moved - moved.mean(axis=0), cells - cells.mean(axis=0), atol=2e-6)
+
+
+def test_cells_near_zero_stay_non_negative_with_the_combined_mean():
+    stratum = made_stratum(2, above=0.0)
+    cells = np.maximum(made_cells(2, stratum) - 0.9, 0.0)
+    rule = FixedRule(np.full(N_GENES, -5.0))
+    moved = linear_share(rule, 0.5).apply(cells, stratum)
+    assert moved.min() >= 0
+    # The rules would take every gene below 0, which counts as 0.
+    np.testing.assert_allclose(moved.mean(axis=0), 0.5 * cells.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_no_share_changes_nothing(rule):
+    stratum = made_stratum(3)
+    cells = made_cells(3, stratum)
+    assert linear_share(rule, 0.0).apply(cells, stratum) is cells
+
+
+def test_known_strata_do_not_choose_for_an_unknown_type(rule):
+    known = made_stratum(4)
+    delta = known.treated.mean(axis=0) - known.control.mean(axis=0)
+    share = linear_share(rule, "auto", [known], [known.control + delta])
+    assert share.weight(known) == pytest.approx(0.0, abs=1e-9)
+    assert share.weight(replace(known, cell_type="Mac")) == NO_CHOICE
+
+
+def test_without_validation_strata_the_two_count_alike(rule):
+    assert linear_share(rule, "auto").weight(made_stratum(5)) == NO_CHOICE == 0.5
