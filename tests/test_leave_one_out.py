@@ -17,7 +17,7 @@ from wound_jax.evaluation.held_out import fit_yardstick
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.predictions import of_ensemble, of_network
 from wound_jax.evaluation.reference import reference_of
-from wound_jax.folds.figures import FoldFigures, FoldScores
+from wound_jax.folds.figures import METRICS, FoldFigures, FoldScores
 from wound_jax.folds.score import VariantScores
 from wound_jax.folds.spec import FoldsSpec, plan_folds
 from wound_jax.folds.tables import render
@@ -142,7 +142,8 @@ def test_the_next_label_validates_where_asked_for(tmp_path):
 
 
 def table(pearson: float, mse: float) -> dict[str, float]:
-    return {"pearson_delta": pearson, "mse": mse, "e_distance_ratio": 1 - pearson}
+    named = dict.fromkeys(METRICS, 0.5)
+    return named | {"pearson_delta": pearson, "mse": mse, "e_distance_ratio": 1 - pearson}
 
 
 def made_figures(n: int) -> FoldFigures:

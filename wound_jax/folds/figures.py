@@ -106,7 +106,9 @@ class FoldFigures:
         variant, _, form = method.partition(": ")
         if method in self.baselines or form not in self.folds[0].variants[variant].seeds[0]:
             return math.nan
-        tables = [[s[form][metric] for s in f.variants[variant].seeds] for f in self.folds]
+        tables = [
+            [s[form].get(metric, math.nan) for s in f.variants[variant].seeds] for f in self.folds
+        ]
         means = np.mean(tables, axis=0)
         return float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
 
