@@ -57,7 +57,10 @@ def data(*overrides: str) -> PreparedData:
 
 @cache
 def _assembled(*overrides: str) -> tuple[Run, Any]:
-    run = Run(config(*overrides), data(*(o for o in overrides if o.startswith(("data", "split")))))
+    run = Run(
+        config(*overrides),
+        data(*(o for o in overrides if o.startswith(("data", "split", "velocity.enable")))),
+    )
     return run, jax.tree.map(np.array, run.state)
 
 
