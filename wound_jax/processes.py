@@ -9,7 +9,9 @@ With one process all of this costs nothing.
 
 import json
 import os
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,23 +43,47 @@ def join() -> None:
     for the others up to 300 seconds, or the number in `WOUND_JAX_JOIN_SECONDS`.
 
     Raises:
-        UserError: nothing says where the others are, or not all came in time.
+        UserError: nothing says where the others are, or process 0 is not there in time.
     """
     given, timeout = _from_environment(), int(os.environ.get(TIMEOUT, "300"))
+    if given:
+        # jax ends the process where it cannot connect, without a word on what to do.
+        _require_coordinator(given, timeout)
     try:
         jax.distributed.initialize(
             **given, initialization_timeout=timeout, shutdown_timeout_seconds=_END
         )
     except ValueError as e:
         raise UserError(f"--distributed: no launcher found ({e}) {_HOW}.") from e
-    except RuntimeError as e:
-        where = given.get("coordinator_address", "the address the launcher gave")
-        reason = str(e).splitlines()[0]
-        raise UserError(
-            f"--distributed: the processes did not meet at {where} within {timeout} s ({reason}). "
-            f"Check that process 0 runs there, that its port can be reached, and that all "
-            f"{given.get('num_processes', '')} processes were started; {TIMEOUT} waits longer."
-        ) from e
+
+
+def _require_coordinator(given: Mapping[str, Any], timeout: int) -> None:
+    """Waits until process 0 listens; process 0 itself says for whom it waits.
+
+    Raises:
+        UserError: it does not in time.
+    """
+    where, index = given["coordinator_address"], given["process_id"]
+    host, _, port = where.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--distributed: {COORDINATOR}={where}; expected HOST:PORT.")
+    if index == 0:
+        count = given["num_processes"]
+        print(f"waiting at {where} for {count} processes, {timeout} s at most", file=sys.stderr)
+        return
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+            return
+        except OSError as e:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"--distributed: process {index} did not reach process 0 at {where} within "
+                    f"{timeout} s ({e}). Check that process 0 was started there and that the port "
+                    f"is open between the machines; {TIMEOUT} waits longer."
+                ) from e
+            time.sleep(0.2)
 
 
 def _from_environment() -> dict[str, Any]:
