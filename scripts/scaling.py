@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("what", choices=["step", "reduce"])
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--vary", action="append", default=[], metavar="'key=value ...'")

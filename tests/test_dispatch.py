@@ -3,6 +3,7 @@
 import copy
 import signal
 from itertools import accumulate
+from typing import Any
 
 import jax
 import numpy as np
@@ -110,7 +111,7 @@ def test_an_interrupt_is_seen_after_the_dispatch_and_the_run_goes_on_from_there(
 
 
 def test_early_stopping_ends_it_at_the_validation(tmp_path):
-    run = tiny_run.new_run(total_steps=N_STEPS)
+    run: Any = tiny_run.new_run(total_steps=N_STEPS)
     losses = iter([1.0, 2.0, 3.0])
     run.validation = [None]
     run.evaluate = lambda *_: ({"loss": np.float32(next(losses))}, np.float32(1.0))

@@ -149,7 +149,7 @@ def make_devices(wanted: int | str, batch_size: int, accumulate: int = 1) -> Dev
     return _devices(available[:n])
 
 
-def _devices(chosen: list[jax.Device]) -> Devices:
+def _devices(chosen: list[Any]) -> Devices:
     mesh = Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
     return Devices(
         mesh=mesh,
@@ -159,7 +159,7 @@ def _devices(chosen: list[jax.Device]) -> Devices:
     )
 
 
-def _require_all(n: int, available: list[jax.Device]) -> None:
+def _require_all(n: int, available: list[Any]) -> None:
     """Refuses devices of which some process would have none, or more than another.
 
     Raises:

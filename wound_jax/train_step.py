@@ -85,29 +85,28 @@ def train_step(
 
         return jax.grad(loss, has_aux=True)(state.trainable)
 
-    if accumulate == 1:
-        gradients, metrics = gradient(resolve(store, batch), key)
-    else:
-        parts = cut_sets(batch, accumulate, devices)
-        gradients, metrics = _weighted_mean(gradient, store, parts, key, accumulate)
+    gradients, metrics = _in_parts(gradient, store, batch, key, accumulate, devices)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     metrics |= _norms(gradients, labels) | {"lr": jnp.asarray(schedule(state.step))}
     trainable = cast(Parameters, optax.apply_updates(state.trainable, updates))
     return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
 
-def _weighted_mean(
+def _in_parts(
     gradient: Callable[[SetBatch, jax.Array], tuple[Parameters, Metrics]],
     store: CellStore | None,
-    parts: Batch,
+    batch: Batch,
     key: jax.Array,
     accumulate: int,
+    devices: int,
 ) -> tuple[Parameters, Metrics]:
     """Gradient and metrics of all parts, one after the other, weighted by measured cells.
 
     Cells are gathered part by part too. Figures that are no mean over cells (the gains of mHC) are
     averages over the parts.
     """
+    if accumulate == 1:
+        return gradient(resolve(store, batch), key)
 
     def weighted(part: Batch, index: Int[Array, ""]) -> tuple[Scalar, Any]:
         sets = resolve(store, part)
@@ -118,7 +117,7 @@ def _weighted_mean(
     def add(total: Any, given: tuple[Batch, Int[Array, ""]]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, weighted(*given)), None
 
-    numbered = (parts, jnp.arange(accumulate))
+    numbered = (cut_sets(batch, accumulate, devices), jnp.arange(accumulate))
     shapes = jax.eval_shape(weighted, *jax.tree.map(lambda leaf: leaf[0], numbered))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     (weight, total), _ = jax.lax.scan(add, zeros, numbered)
