@@ -1,18 +1,18 @@
 """Losses of sets on two devices: the values of one, and no talk between devices in a loop."""
 
-import re
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_run
+from compiled_text import loops, talking
 
 from wound_jax.losses import make_loss
 from wound_jax.losses.velocity import transport_rows
 from wound_jax.sharding import Devices, make_devices, per_device
-
-COLLECTIVE = re.compile(r"all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter")
 
 
 def _sets(n_sets: int = 4):
@@ -50,26 +50,6 @@ def test_two_devices_give_the_values_of_one(name):
     chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
 
 
-def _loops(text: str) -> list[str]:
-    """The bodies and conditions of all while loops of a compiled program, with what they call."""
-    computations = {
-        match[1]: match[0]
-        for match in re.finditer(r"^%?([\w.\-]+) \([^\n]*\{\n.*?^\}", text, re.M | re.S)
-    }
-    names = set(re.findall(r"(?:body|condition)=%?([\w.\-]+)", text))
-    assert names <= set(computations)
-    seen: set[str] = set()
-    while names:
-        name = names.pop()
-        if name not in seen:
-            seen.add(name)
-            called = re.findall(
-                r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", computations[name]
-            )
-            names |= set(called) & set(computations)
-    return [computations[name] for name in seen]
-
-
 def _compiled(function, devices: Devices) -> str:
     return str(jax.jit(function).lower(*_on(devices, _sets())).compile().as_text())
 
@@ -80,20 +60,30 @@ def _sinkhorn(loss):
 
 def test_no_collective_inside_the_sinkhorn_loop():
     devices = make_devices(2, 4)
-    loops = _loops(_compiled(_sinkhorn(per_device(make_loss("sinkhorn"), devices)), devices))
-    assert loops
-    assert not any(COLLECTIVE.search(loop) for loop in loops)
+    text = _compiled(_sinkhorn(per_device(make_loss("sinkhorn"), devices)), devices)
+    assert loops(text)
+    assert not talking(text)
 
 
 def test_no_collective_inside_the_matching_of_velocities():
     devices = make_devices(2, 4)
-    loops = _loops(_compiled(per_device(transport_rows, devices), devices))
-    assert loops
-    assert not any(COLLECTIVE.search(loop) for loop in loops)
+    text = _compiled(per_device(transport_rows, devices), devices)
+    assert loops(text)
+    assert not talking(text)
+
+
+def test_no_collective_inside_any_loop_of_a_whole_training_step():
+    """Both the distance and the matching of velocities iterate; the gradient is summed once."""
+    run = tiny_run.new_run("loss.name=sinkhorn", "velocity.enable=true", "training.devices=2")
+    batch = run.feed.batch(tiny_run.plans(run, 1)[0])
+    step: Any = run.step
+    text = str(step.lower(run.state, run.feed.store, batch).compile().as_text())
+    assert len(loops(text)) > 4
+    assert "all-reduce" in text
+    assert not talking(text)
 
 
 def test_the_check_sees_a_collective_where_there_is_one():
     """Left to the partitioner, the loop asks both devices whether all sets have converged."""
     devices = make_devices(2, 4)
-    loops = _loops(_compiled(_sinkhorn(make_loss("sinkhorn")), devices))
-    assert any(COLLECTIVE.search(loop) for loop in loops)
+    assert talking(_compiled(_sinkhorn(make_loss("sinkhorn")), devices))

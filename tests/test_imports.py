@@ -21,7 +21,7 @@ FLOORS = (
     ("data",),
     ("models", "losses"),
     ("optim",),
-    ("sharding", "batching"),
+    ("sharding", "batching", "processes"),
     ("objective",),
     ("train_step",),
     ("assemble", "checkpoint", "inference", "interruption", "provenance", "runlog"),

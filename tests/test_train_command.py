@@ -24,6 +24,8 @@ def test_a_warm_up_longer_than_the_run_is_said(capsys):
         ([], "give either --config CONFIG or --resume RUN"),
         (["--resume", "r", "training.max_steps=3"], "continues a run as it was"),
         (["--resume", "nowhere"], "nowhere is no run folder"),
+        (["--resume", "nowhere", "training.devices=2"], "nowhere is no run folder"),
+        (["--config", "a", "--resume", "r", "--distributed"], "give either --config CONFIG or"),
     ],
 )
 def test_arguments_that_make_no_run_are_refused(arguments, message, capsys):

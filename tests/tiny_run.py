@@ -16,6 +16,7 @@ from wound_jax.data.plan import SetPlan
 from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.models.functional import init_model, predict
 from wound_jax.models.set_transformer import ModelDims, SetInputs
+from wound_jax.sharding import place
 from wound_jax.train_step import TrainState
 
 BATCH = 4
@@ -57,7 +58,10 @@ def data(*overrides: str) -> PreparedData:
 
 @cache
 def _assembled(*overrides: str) -> tuple[Run, Any]:
-    run = Run(config(*overrides), data(*(o for o in overrides if o.startswith(("data", "split")))))
+    run = Run(
+        config(*overrides),
+        data(*(o for o in overrides if o.startswith(("data", "split", "velocity.enable")))),
+    )
     return run, jax.tree.map(np.array, run.state)
 
 
@@ -65,7 +69,7 @@ def new_run(*overrides: str, total_steps: int | None = None) -> Run:
     """A tiny run at its first step; runs of the same overrides share what is compiled."""
     assembled, state = _assembled(*overrides)
     run = copy.copy(assembled)
-    run.state = jax.device_put(state, run.devices.replicated)
+    run.state = place(state, run.devices.replicated)
     run.total_steps = total_steps or run.total_steps
     return run
 

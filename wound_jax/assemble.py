@@ -1,11 +1,12 @@
 """Puts a run together: model, partition, optimiser, devices and compiled steps, from a config."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -26,14 +27,16 @@ from wound_jax.losses import loss_options, make_loss
 from wound_jax.losses.velocity import CELLS_OF_SOURCE, assign_velocity
 from wound_jax.models.functional import init_model
 from wound_jax.models.set_transformer import ModelDims
-from wound_jax.objective import Metrics, Objective, VelocityTerm
+from wound_jax.objective import Objective, VelocityTerm
 from wound_jax.optim.optimizer import make_optimizer, make_schedule
 from wound_jax.optim.partition import label_parameters, partition
-from wound_jax.sharding import Devices, make_devices, per_device
+from wound_jax.sharding import Devices, make_devices, per_device, place, place_own
 from wound_jax.train_step import (
+    Batch,
     TrainState,
     compile_eval_step,
     compile_train_step,
+    many_steps,
     train_step,
 )
 
@@ -60,11 +63,12 @@ class Feed:
     def __init__(self, store: CellStore, devices: Devices, *, resident: bool):
         self._host = store
         self._devices = devices
-        self.store = jax.device_put(store, devices.replicated) if resident else None
+        self.store = place(store, devices.replicated) if resident else None
 
     def batch(self, plan: SetPlan) -> IndexBatch | SetBatch:
         """One batch of a plan, its sets shared among the devices."""
-        return jax.device_put(self.on_host(plan), self._devices.by_set)
+        own = plan.take(self._devices.own(len(plan)))
+        return place_own(self.on_host(own), self._devices.by_set)
 
     def on_host(self, plan: SetPlan) -> IndexBatch | SetBatch:
         """The same batch before it is placed."""
@@ -120,23 +124,35 @@ def build_objective(config: RunConfig, graphdef: nnx.GraphDef, devices: Devices)
 
 
 def make_step(
-    config: RunConfig, model: Model, objective: Objective, total_steps: int
-) -> tuple[optax.GradientTransformation, Callable[..., tuple[TrainState, Metrics]]]:
-    """The optimiser, and the training step as a pure function `(state, batch, seed=...)`.
+    config: RunConfig, model: Model, objective: Objective, total_steps: int, devices: Devices
+) -> tuple[optax.GradientTransformation, partial]:
+    """The optimiser, and the training step as a pure function `(state, store, batch, seed=...)`.
 
     Args:
         config: of the run.
         model: whose labels say what trains.
         objective: what is minimised.
         total_steps: length of the run, for the schedule.
+        devices: that share the sets of a batch.
     """
     trainable, _ = partition(model.parameters, model.labels)
     labels = {name: model.labels[name] for name in trainable}
     schedule = make_schedule(config.training, total_steps)
     optimizer = make_optimizer(config.training, labels, schedule)
     return optimizer, partial(
-        train_step, objective=objective, optimizer=optimizer, schedule=schedule, labels=labels
+        train_step,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedule,
+        labels=labels,
+        accumulate=config.training.accumulate,
+        devices=devices.count,
     )
+
+
+def stacked(batches: Sequence[Batch]) -> Batch:
+    """Batches of the host as one, with a first axis `steps`."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
 def initial_state(
@@ -150,7 +166,7 @@ def initial_state(
         frozen=frozen,
         opt_state=optimizer.init(trainable),
     )
-    return jax.device_put(state, devices.replicated)
+    return place(state, devices.replicated)
 
 
 class Run:
@@ -169,13 +185,14 @@ class Run:
         validation: the fixed validation batches, on the devices.
         state: the state before the first step.
         step: the compiled training step.
+        steps: the same for several batches at once (`wound_jax.train_step.many_steps`).
         evaluate: the compiled evaluation step.
     """
 
     def __init__(self, config: RunConfig, data: PreparedData, feed: Feed | None = None):
         training = config.training
         self.model = build_model(config, data.spec)
-        self.devices = make_devices(training.devices, training.batch_size)
+        self.devices = make_devices(training.devices, training.batch_size, training.accumulate)
         self.feed = feed or make_feed(config, data, self.devices)
         self.plans = data.plan_builder("train", config.data, config.seed)
         self.batches_per_epoch = -(-self.plans.sets_per_epoch() // training.batch_size)
@@ -185,10 +202,17 @@ class Run:
 
     def _compile(self, config: RunConfig) -> None:
         objective = build_objective(config, self.model.graphdef, self.devices)
-        optimizer, step = make_step(config, self.model, objective, self.total_steps)
+        optimizer, step = make_step(config, self.model, objective, self.total_steps, self.devices)
+        step = partial(step, seed=config.seed)
         self.state = initial_state(self.model, optimizer, self.devices)
-        self.step = compile_train_step(partial(step, seed=config.seed), self.devices)
+        self.step = compile_train_step(step, self.devices.replicated)
+        self.steps = compile_train_step(many_steps(step), self.devices.replicated)
         self.evaluate = compile_eval_step(objective, self.devices)
+
+    def batches(self, plans: Sequence[SetPlan]) -> Batch:
+        """Several batches of positions as one for `steps`, placed."""
+        own = [self.feed.on_host(plan.take(self.devices.own(len(plan)))) for plan in plans]
+        return place_own(stacked(own), self.devices.by_step)
 
     def _validation_batches(self, config: RunConfig, data: PreparedData) -> list:
         groups, _ = data.groups("val")

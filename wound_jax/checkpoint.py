@@ -2,7 +2,9 @@
 
 Each holds the whole train state, the data spec (genes, vocabularies, preprocessing) and the loop's
 progress, so that one folder is enough to predict. A new checkpoint is complete before the old one
-goes. State saved on any number of devices is restored onto any other.
+goes. State saved on any number of devices is restored onto any other. Of several processes the one
+that opens the checkpoints acts alone: states are replicated, so it has all of them, and a process
+that is gone is not waited for.
 """
 
 from pathlib import Path
@@ -14,7 +16,7 @@ import orbax.checkpoint as ocp
 from wound_jax.arrays import Parameters
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
-from wound_jax.sharding import Devices
+from wound_jax.sharding import Devices, own_copy
 from wound_jax.train_step import TrainState
 
 SLOTS = ("best", "last")
@@ -32,10 +34,15 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, create: bool = True):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=create)
+        paths = {slot: (folder / "checkpoints" / slot).absolute() for slot in SLOTS}
+        if create:
+            for path in paths.values():
+                path.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, create=False, multiprocessing_options=_alone()
+        )
         self._managers = {
-            slot: ocp.CheckpointManager((folder / "checkpoints" / slot).absolute(), options=options)
-            for slot in SLOTS
+            slot: ocp.CheckpointManager(path, options=options) for slot, path in paths.items()
         }
 
     def __enter__(self) -> "Checkpoints":
@@ -52,6 +59,7 @@ class Checkpoints:
         step = int(state.step)
         if manager.latest_step() == step:
             return
+        state = own_copy(state)
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -74,7 +82,7 @@ class Checkpoints:
         Args:
             slot: "best" or "last".
             like: a state of the same structure (shapes and dtypes are checked against it).
-            devices: where the state shall lie.
+            devices: where the state shall lie; of this process.
 
         Raises:
             UserError: there is none.
@@ -114,6 +122,14 @@ class Checkpoints:
                 f"no {slot!r} checkpoint in this run; it stopped before its first validation."
             )
         return step
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """No waiting for other processes."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
 
 
 def _parameters(state: TrainState) -> Divided:

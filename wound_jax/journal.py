@@ -1,7 +1,8 @@
 """What one run leaves while it trains: its log, its `best` and `last` states, and its progress.
 
 The loop (`wound_jax.loop`) says when; here is what is kept then. Validation figures are means over
-the validation sets in which each measured cell counts alike.
+the validation sets in which each measured cell counts alike. Of several processes the first keeps
+everything; the others come to the same decisions from the same figures.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from wound_jax import processes
 from wound_jax.checkpoint import Checkpoints
 from wound_jax.data.spec import DataSpec
-from wound_jax.runlog import RunLog
-from wound_jax.sharding import Devices
+from wound_jax.runlog import RunLog, SilentLog
+from wound_jax.sharding import Devices, one_device, own_copy, place
 from wound_jax.train_step import TrainState
 
 # Metrics and weight of each validation batch, on the host or still on the devices.
@@ -66,9 +68,12 @@ class Journal:
         self._total_steps = total_steps
         self._progress_bar = progress_bar
         self._open = ExitStack()
+        self._checkpoints: Checkpoints | None = None
+        self._log: RunLog | SilentLog = SilentLog()
 
     def __enter__(self) -> "Journal":
-        self._checkpoints = self._open.enter_context(Checkpoints(self._folder))
+        if processes.is_first():
+            self._checkpoints = self._open.enter_context(Checkpoints(self._folder))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -84,22 +89,33 @@ class Journal:
             devices: where a saved state shall lie.
             resume: whether to go on from the last state that was saved, where there is one.
         """
-        state = initial
-        if resume and self._checkpoints.has("last"):
-            state, saved = self._checkpoints.restore("last", state, devices)
-            self.progress = Progress(**saved)
+        state = self._resumed(initial, devices) if resume else initial
         start = int(state.step)
         if start == 0:
             # Also where a run was interrupted before its first step: it starts anew.
             self.progress = Progress()
-        self._log = self._open.enter_context(
-            RunLog(self._folder, self._total_steps, start, self._progress_bar)
-        )
+        if processes.is_first():
+            self._log = self._open.enter_context(
+                RunLog(self._folder, self._total_steps, start, self._progress_bar)
+            )
         return state, start
 
-    def step(self, step: int, metrics: dict[str, Any], cells: int) -> None:
-        """Keeps the metrics of a training step, still on the device."""
-        self._log.step(step, metrics, cells)
+    def _resumed(self, initial: TrainState, devices: Devices) -> TrainState:
+        """The last state that was saved, with its progress, or the initial one."""
+        saved = self._checkpoints
+        if not processes.from_first(lambda: saved is not None and saved.has("last")):
+            return initial
+        # The first process reads and tells the others; alone it reads to where the state shall lie.
+        where = one_device() if processes.several() else devices
+        state, progress = own_copy(initial), asdict(self.progress)
+        if saved is not None:
+            state, progress = saved.restore("last", initial, where)
+        self.progress = Progress(**processes.from_first(lambda: progress))
+        return place(processes.share(state), devices.replicated) if processes.several() else state
+
+    def step(self, step: int, metrics: dict[str, Any], cells: int, count: int = 1) -> None:
+        """Keeps the metrics of `count` training steps up to `step`, still on the device."""
+        self._log.step(step, metrics, cells, count)
 
     def flush(self) -> None:
         """Fetches and writes what is pending.
@@ -135,7 +151,8 @@ class Journal:
             self._save("last", state)
 
     def _save(self, slot: str, state: TrainState) -> None:
-        self._checkpoints.save(slot, state, self._spec, asdict(self.progress))
+        if self._checkpoints is not None:
+            self._checkpoints.save(slot, state, self._spec, asdict(self.progress))
 
 
 def mean_metrics(results: Validations) -> dict[str, float]:

@@ -2,17 +2,25 @@
 
 Order of operations, for each step k = 0, 1, ...:
     1. the epoch's plan, when k enters a new epoch (a pure function of (seed, epoch));
-    2. the step on batch k of that plan, dispatched without waiting;
+    2. the step on batch k of that plan, dispatched without waiting, or `steps_per_dispatch` of them
+       at once as long as none of what follows falls in between;
     3. every `log_every` steps: pending metrics are fetched and written;
     4. every `val_every` steps and at the end: validation on the fixed sets, `best` and `last`
        checkpoints, early stopping.
 A run resumed at step k repeats none of this and equals one that went straight through.
+
+Two programs are compiled, for one step and for `steps_per_dispatch` n: with L steps to the next log
+or validation, floor(L / n) dispatches of n are followed by L mod n of one, so n should divide
+`log_every` and `val_every`. The end of an epoch cuts nothing: only the plan changes there. Ctrl-C
+is seen between two dispatches; several processes agree on it every `log_every` steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from wound_jax import processes
 from wound_jax.config.schema import TrainingConfig
 from wound_jax.data.plan import SetPlan
 from wound_jax.data.spec import DataSpec
@@ -37,6 +45,7 @@ class Trainable(Protocol):
         validation: the fixed validation batches, on the devices.
         state: the state before the first step.
         step: the compiled training step.
+        steps: the same for several batches at once.
         evaluate: the compiled evaluation step.
     """
 
@@ -48,7 +57,12 @@ class Trainable(Protocol):
     validation: list
     state: TrainState
     step: Callable[..., tuple[TrainState, Any]]
+    steps: Callable[..., tuple[TrainState, Any]]
     evaluate: Callable[..., tuple[Any, Any]]
+
+    def batches(self, plans: Sequence[Any]) -> Any:
+        """Several batches, placed, as `steps` takes them."""
+        ...
 
 
 class Keeper(Protocol):
@@ -58,7 +72,7 @@ class Keeper(Protocol):
         self, initial: TrainState, devices: Devices, *, resume: bool
     ) -> tuple[TrainState, int]: ...
 
-    def step(self, step: int, metrics: dict[str, Any], cells: int) -> None: ...
+    def step(self, step: int, metrics: dict[str, Any], cells: int, count: int = 1) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -147,23 +161,49 @@ def drive(run: Trainable, config: TrainingConfig, journal: Keeper, *, resume: bo
     state, start = journal.begin(run.state, run.devices, resume=resume)
     if start == 0:
         journal.validated(0, state, _validate(run, state))
-    plan: list[SetPlan] = []
+    k, plans = start, _plans(run, config, start)
     with HeldInterrupt() as interrupt:
         try:
-            for k in range(start, run.total_steps):
+            for count in _dispatches(start, run.total_steps, config):
                 if journal.ends_early(config.early_stopping):
                     break
-                epoch, i = divmod(k, run.batches_per_epoch)
-                if i == 0 or not plan:
-                    plan = run.plans.epoch(epoch).batches(config.batch_size)
-                batch = run.feed.batch(plan[i])
-                state, metrics = run.step(state, run.feed.store, batch)
-                journal.step(k + 1, metrics, int(plan[i].target_mask.sum()))
-                _keep(run, config, journal, state, k + 1)
-                interrupt.check()
+                now = list(islice(plans, count))
+                state, metrics = _advance(run, state, now)
+                k += count
+                cells = sum(int(plan.target_mask.sum()) for plan in now)
+                journal.step(k, metrics, cells, count)
+                _keep(run, config, journal, state, k)
+                # To ask other processes is to wait for them: only where metrics are waited for.
+                if not processes.several() or k % config.log_every == 0:
+                    interrupt.check()
         except KeyboardInterrupt:
             journal.interrupted(state)
             raise
+
+
+def _dispatches(start: int, total: int, config: TrainingConfig) -> Iterator[int]:
+    """How many steps each dispatch takes: `steps_per_dispatch`, or 1 where that does not fit."""
+    k, most = start, config.steps_per_dispatch
+    while k < total:
+        ends = (k // every * every + every for every in (config.log_every, config.val_every))
+        count = most if k + most <= min(total, *ends) else 1
+        yield count
+        k += count
+
+
+def _plans(run: Trainable, config: TrainingConfig, start: int) -> Iterator[SetPlan]:
+    """The batches from step `start` on, epoch after epoch."""
+    epoch, first = divmod(start, run.batches_per_epoch)
+    while True:
+        yield from run.plans.epoch(epoch).batches(config.batch_size)[first:]
+        epoch, first = epoch + 1, 0
+
+
+def _advance(run: Trainable, state: TrainState, plans: list[SetPlan]) -> tuple[TrainState, Any]:
+    """The state after these batches, and the metrics of each."""
+    if len(plans) == 1:
+        return run.step(state, run.feed.store, run.feed.batch(plans[0]))
+    return run.steps(state, run.feed.store, run.batches(plans))
 
 
 def _keep(

@@ -16,7 +16,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.inference import Predictor
 from wound_jax.optim.partition import partition
-from wound_jax.sharding import make_devices
+from wound_jax.sharding import one_device
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -119,7 +119,7 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
         model = build_model(config, spec)
         trainable, frozen = partition(model.parameters, model.labels)
         like = jax.eval_shape(lambda: {"trainable": trainable, "frozen": frozen})
-        parameters = checkpoints.parameters(checkpoint, like, make_devices(1, 1))
+        parameters = checkpoints.parameters(checkpoint, like, one_device())
     predictor = Predictor(
         model.graphdef,
         parameters,

@@ -10,14 +10,45 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from wound_jax.errors import UserError
 
 # What is not finite here makes the state worthless: the run ends before it is saved.
 _FINITE = ("train/loss", "train/grad_norm", "val/loss")
+
+
+class SilentLog:
+    """The log of a process that writes none: it only sees to it that a run that diverges ends."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[int, int, dict]] = []
+
+    def step(self, step: int, metrics: dict[str, jax.Array], cells: int, count: int = 1) -> None:
+        """Keeps the metrics of training steps, as `RunLog.step`."""
+        self._pending.append((step, count, metrics))
+
+    def flush(self) -> None:
+        """Fetches what is pending.
+
+        Raises:
+            UserError: a loss or a gradient is not finite.
+        """
+        pending, self._pending = self._pending, []
+        for step, metrics in _records_of(pending):
+            _require_finite(step, {f"train/{k}": v for k, v in metrics.items()})
+
+    def validation(self, step: int, metrics: dict[str, float]) -> None:
+        """Looks at validation metrics.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        _require_finite(step, {f"val/{k}": v for k, v in metrics.items()})
 
 
 class RunLog:
@@ -41,7 +72,8 @@ class RunLog:
         self._bar = tqdm(
             total=total_steps, initial=start_step, unit="step", disable=not progress, smoothing=0.1
         )
-        self._pending: list[tuple[int, dict]] = []
+        # (last step, number of steps, their metrics)
+        self._pending: list[tuple[int, int, dict]] = []
         self._cells = 0
         self._clock = time.perf_counter()
 
@@ -58,9 +90,16 @@ class RunLog:
         self._file.close()
         self._board.close()
 
-    def step(self, step: int, metrics: dict[str, jax.Array], cells: int) -> None:
-        """Keeps the metrics of a training step, still on the device."""
-        self._pending.append((step, metrics))
+    def step(self, step: int, metrics: dict[str, jax.Array], cells: int, count: int = 1) -> None:
+        """Keeps the metrics of training steps, still on the device.
+
+        Args:
+            step: number of steps done, these included.
+            metrics: scalars of one step, or arrays `[steps]` of several.
+            cells: measured cells that they saw.
+            count: how many steps.
+        """
+        self._pending.append((step, count, metrics))
         self._cells += cells
 
     def flush(self) -> None:
@@ -72,16 +111,14 @@ class RunLog:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        fetched = jax.device_get([metrics for _, metrics in pending])
+        records = _records_of(pending)
         now = time.perf_counter()
         rate = {"cells_per_second": self._cells / max(now - self._clock, 1e-9)}
         self._clock, self._cells = now, 0
-        for (step, _), metrics in zip(pending, fetched, strict=True):
+        for step, metrics in records:
             last = step == pending[-1][0]
-            self._write(
-                step, {f"train/{k}": float(v) for k, v in metrics.items()}, rate if last else {}
-            )
-        self._advance(pending[-1][0], fetched[-1])
+            self._write(step, {f"train/{k}": v for k, v in metrics.items()}, rate if last else {})
+        self._advance(*records[-1])
 
     def validation(self, step: int, metrics: dict[str, float]) -> None:
         """Writes validation metrics (floats already).
@@ -101,17 +138,38 @@ class RunLog:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        for name in _FINITE:
-            if not math.isfinite(values.get(name, 0.0)):
-                raise UserError(
-                    f"{name} is {values[name]} at step {step}; an earlier state, if one was saved, "
-                    "is in checkpoints/. Lower training.learning_rate, set training.clip_norm, or "
-                    "use model.dtype=float32."
-                )
+        _require_finite(step, values)
 
     def _advance(self, step: int, metrics: dict) -> None:
         self._bar.set_postfix(loss=f"{float(metrics['loss']):.4f}", refresh=False)
         self._bar.update(step - self._bar.n)
+
+
+def _require_finite(step: int, values: dict[str, float]) -> None:
+    for name in _FINITE:
+        if not math.isfinite(values.get(name, 0.0)):
+            raise UserError(
+                f"{name} is {values[name]} at step {step}; an earlier state, if one was saved, "
+                "is in checkpoints/. Lower training.learning_rate, set training.clip_norm, or "
+                "use model.dtype=float32."
+            )
+
+
+def _records_of(pending: list[tuple[int, int, dict]]) -> list[tuple[int, dict]]:
+    """Fetches pending metrics: each step with its own."""
+    fetched = jax.device_get([metrics for _, _, metrics in pending])
+    return [
+        record
+        for (step, count, _), metrics in zip(pending, fetched, strict=True)
+        for record in _by_step(step, count, metrics)
+    ]
+
+
+def _by_step(last: int, count: int, metrics: dict[str, Any]) -> Iterator[tuple[int, dict]]:
+    """Each step with its own metrics."""
+    for i in range(count):
+        values = {name: float(np.reshape(v, count)[i]) for name, v in metrics.items()}
+        yield last - count + 1 + i, values
 
 
 def read_metrics(folder: Path) -> list[dict]:

@@ -6,7 +6,9 @@ held-out cells beside the baselines, and leaves one run folder.
 
 import argparse
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from wound_jax import cli
@@ -17,7 +19,11 @@ _EXAMPLES = """examples:
   python -m wound_jax.train --config configs/quickstart.yaml
   python -m wound_jax.train --config configs/burn_sham_gene.yaml data.path=burn.h5ad
   python -m wound_jax.train --resume runs/quickstart
+  srun python -m wound_jax.train --distributed --config configs/full.yaml training.devices=all
 """
+
+# What says where a run computes, and not what: a run may go on with other values.
+_WHERE = ("training.devices", "training.steps_per_dispatch")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         "--config", action="append", help="YAML file; see configs/. Given again, later ones win"
     )
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes that train this run together (docs/scaling.md)",
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     return parser
@@ -46,48 +57,88 @@ def _main(arguments: argparse.Namespace) -> int:
     if bool(arguments.config) == bool(arguments.resume):
         raise UserError("give either --config CONFIG or --resume RUN.")
     if arguments.resume:
-        if arguments.overrides:
-            raise UserError(
-                f"--resume continues a run as it was: {arguments.overrides} cannot be changed. "
-                "Start a new run with --config to change settings."
-            )
-        return _resume(Path(arguments.resume), progress_bar=not arguments.no_progress)
-    config = load_config(arguments.config, arguments.overrides)
-    return _start(config, progress_bar=not arguments.no_progress)
+        _require_where(arguments.overrides)
+    config = None if arguments.resume else load_config(arguments.config, arguments.overrides)
+    if not arguments.distributed:
+        return _run(arguments, config)
+    # Everything heavy is imported once the config is known to be sound.
+    from wound_jax import processes
+
+    processes.join()
+    with processes.leave_at_once():
+        return _run(arguments, config)
+
+
+def _run(arguments: argparse.Namespace, config: RunConfig | None) -> int:
+    progress_bar = not arguments.no_progress
+    if config is not None:
+        return _start(config, progress_bar=progress_bar)
+    return _resume(Path(arguments.resume), arguments.overrides, progress_bar=progress_bar)
+
+
+def _require_where(overrides: Sequence[str]) -> None:
+    """Refuses to change what a run is while it is continued."""
+    others = [text for text in overrides if text.partition("=")[0] not in _WHERE]
+    if others:
+        raise UserError(
+            f"--resume continues a run as it was: {others} cannot be changed, only where it "
+            f"computes ({', '.join(_WHERE)}). Start a new run with --config to change settings."
+        )
 
 
 def _start(config: RunConfig, *, progress_bar: bool) -> int:
-    # Everything heavy is imported once the config is known to be sound.
-    from wound_jax.data.prepare import prepare
+    from wound_jax import processes
     from wound_jax.data.source import describe_source
     from wound_jax.data.split_table import split_table
     from wound_jax.lifecycle import record_start, warn_of_warmups
     from wound_jax.optim.parameter_table import format_parameter_table
     from wound_jax.run_folder import new_folder, require_free
 
-    require_free(config)
-    print(f"data: {describe_source(config.data)}", file=sys.stderr)
-    data = prepare(config)
-    print(split_table(data.split, data.cells.annotations), file=sys.stderr)
+    processes.from_first(lambda: require_free(config))
+    _say(f"data: {describe_source(config.data)}")
+    data = _read(config)
+    _say(split_table(data.split, data.cells.annotations))
     run = _assemble(config, data)
-    warn_of_warmups(config, run.total_steps)
-    folder = new_folder(config)
-    parameters = record_start(folder, config, data, run)
-    print(format_parameter_table(parameters), file=sys.stderr)
+    folder = Path(processes.from_first(lambda: str(new_folder(config))))
+    if processes.is_first():
+        warn_of_warmups(config, run.total_steps)
+        _say(format_parameter_table(record_start(folder, config, data, run)))
     return _train_and_evaluate(config, data, run, folder, resume=False, progress_bar=progress_bar)
 
 
-def _resume(folder: Path, *, progress_bar: bool) -> int:
-    from wound_jax import provenance
-    from wound_jax.data.prepare import prepare
+def _resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool) -> int:
+    from wound_jax import processes, provenance
     from wound_jax.run_folder import require_run
 
-    config = load_config(require_run(folder) / "config.yaml")
-    data = prepare(config)
-    provenance.require_same_data(folder, data.fingerprint)
+    # The folder may be out of the other processes' reach.
+    text = processes.from_first(lambda: (require_run(folder) / "config.yaml").read_text())
+    with tempfile.TemporaryDirectory() as copy:
+        (Path(copy) / "config.yaml").write_text(text)
+        config = load_config(Path(copy) / "config.yaml", overrides)
+    data = _read(config)
+    processes.from_first(lambda: provenance.require_same_data(folder, data.fingerprint))
     run = _assemble(config, data)
-    provenance.resume(folder, run.devices.mesh.devices.flat)
+    if processes.is_first():
+        provenance.resume(folder, run.devices.mesh.devices.flat)
     return _train_and_evaluate(config, data, run, folder, resume=True, progress_bar=progress_bar)
+
+
+def _read(config: RunConfig):
+    """The cells, once it is known that the devices suffice; the same ones on all processes."""
+    from wound_jax import processes
+    from wound_jax.config.load import inline, schema_keys, value_at
+    from wound_jax.data.prepare import prepare
+    from wound_jax.sharding import make_devices
+
+    def settings() -> dict[str, str]:
+        return {key: inline(value_at(config, key)) for key in schema_keys()}
+
+    training = config.training
+    processes.require_equal("settings", settings)
+    make_devices(training.devices, training.batch_size, training.accumulate)
+    data = processes.on_all(lambda: prepare(config))
+    processes.require_equal("cells", lambda: {"fingerprint": data.fingerprint})
+    return data
 
 
 def _assemble(config: RunConfig, data):
@@ -102,24 +153,36 @@ def _assemble(config: RunConfig, data):
 def _train_and_evaluate(
     config: RunConfig, data, run, folder: Path, *, resume: bool, progress_bar: bool
 ) -> int:
+    from wound_jax import processes
     from wound_jax.lifecycle import add_seconds, score_run
     from wound_jax.loop import Loop
 
-    print(f"run folder: {folder}", file=sys.stderr)
+    _say(f"run folder: {folder}")
     start = time.perf_counter()
     try:
         loop = Loop(run, config.training, data.spec, folder, progress_bar=progress_bar)
         progress = loop.train(resume=resume)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; continue with --resume {folder}", file=sys.stderr)
+        _say(f"\ninterrupted; continue with --resume {folder}")
         return 130
     finally:
         seconds = time.perf_counter() - start
-        add_seconds(folder, seconds)
-    print(f"trained in {seconds:.0f} s; {_best(progress)}", file=sys.stderr)
+        if processes.is_first():
+            add_seconds(folder, seconds)
+    if not processes.is_first():
+        return 0
+    _say(f"trained in {seconds:.0f} s; {_best(progress)}")
     print(score_run(folder, config, data))
-    print(f"everything is in {folder}", file=sys.stderr)
+    _say(f"everything is in {folder}")
     return 0
+
+
+def _say(text: str) -> None:
+    """Tells the person at the keyboard, once for all processes."""
+    from wound_jax import processes
+
+    if processes.is_first():
+        print(text, file=sys.stderr)
 
 
 def _best(progress) -> str:

@@ -150,7 +150,8 @@ def _check(config: RunConfig, data: PreparedData) -> None:
     """What would otherwise end a run only when its turn comes."""
     plan_strata(data, config.evaluation, "test")
     require_validation(config.training, bool(data.groups("val")[0]))
-    devices = make_devices(config.training.devices, config.training.batch_size)
+    training = config.training
+    devices = make_devices(training.devices, training.batch_size, training.accumulate)
     build_objective(config, build_model(config, data.spec).graphdef, devices)
 
 

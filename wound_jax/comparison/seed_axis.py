@@ -41,6 +41,10 @@ class SeedAxis:
         self.batches = NamedSharding(devices.mesh, by_set)
         self._divide = jax.jit(self._slices, out_shardings=devices.replicated)
 
+    def by_step(self, placement: NamedSharding) -> NamedSharding:
+        """A placement of arrays that have a first axis `steps` before the seeds."""
+        return NamedSharding(self._devices.mesh, PartitionSpec(None, *placement.spec))
+
     def stack(self, trees: Sequence[Any]) -> Any:
         """One tree a seed as one tree; the caller places it."""
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

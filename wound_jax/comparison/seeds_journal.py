@@ -26,8 +26,8 @@ class SeedsJournal:
         self._journals = list(journals)
         self._axis = axis
         self._open = ExitStack()
-        # (step, metrics of all seeds, cells of each seed)
-        self._pending: list[tuple[int, dict[str, jax.Array], int]] = []
+        # (last step, metrics of all seeds, cells of each seed, number of steps)
+        self._pending: list[tuple[int, dict[str, jax.Array], int, int]] = []
 
     def __enter__(self) -> "SeedsJournal":
         for journal in self._journals:
@@ -55,9 +55,9 @@ class SeedsJournal:
         stacked = self._axis.stack([state for state, _ in begun])
         return jax.device_put(stacked, self._axis.states), starts.pop()
 
-    def step(self, step: int, metrics: dict[str, Any], cells: int) -> None:
-        """Keeps the metrics of a training step of all seeds, still on the devices."""
-        self._pending.append((step, metrics, round(cells / self._axis.size)))
+    def step(self, step: int, metrics: dict[str, Any], cells: int, count: int = 1) -> None:
+        """Keeps the metrics of `count` steps of all seeds up to `step`, still on the devices."""
+        self._pending.append((step, metrics, round(cells / self._axis.size), count))
 
     def flush(self) -> None:
         """Fetches what is pending and writes it to each seed's log.
@@ -66,10 +66,10 @@ class SeedsJournal:
             UserError: a loss or a gradient of some seed is not finite.
         """
         pending, self._pending = self._pending, []
-        fetched = jax.device_get([metrics for _, metrics, _ in pending])
+        fetched = jax.device_get([metrics for _, metrics, _, _ in pending])
         for i, journal in enumerate(self._journals):
-            for (step, _, cells), metrics in zip(pending, fetched, strict=True):
-                journal.step(step, _of_seed(metrics, i), cells)
+            for (step, _, cells, count), metrics in zip(pending, fetched, strict=True):
+                journal.step(step, _of_seed(metrics, i), cells, count)
             journal.flush()
 
     def validated(self, step: int, state: TrainState, results: Validations) -> None:
@@ -104,4 +104,5 @@ class SeedsJournal:
 
 
 def _of_seed(metrics: dict[str, Any], i: int) -> dict[str, Any]:
-    return {name: values[i] for name, values in metrics.items()}
+    """The metrics of one seed; those of several steps have the axes `steps` and `seeds`."""
+    return {name: values[..., i] for name, values in metrics.items()}

@@ -12,15 +12,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from wound_jax.assemble import Feed, Run, build_objective, make_step
-from wound_jax.batching import CellStore, IndexBatch, SetBatch, gather
+from wound_jax.assemble import Feed, Run, build_objective, make_step, stacked
 from wound_jax.comparison.seed_axis import SeedAxis
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.plan import PlanBuilder, SetPlan
 from wound_jax.data.prepare import PreparedData
-from wound_jax.objective import set_weights
 from wound_jax.sharding import make_devices
-from wound_jax.train_step import TrainState
+from wound_jax.train_step import (
+    Batch,
+    Step,
+    compile_train_step,
+    eval_step,
+    many_steps,
+)
 
 
 def with_seed(config: RunConfig, seed: int) -> RunConfig:
@@ -78,11 +82,13 @@ class SeedsFeed:
         self._axis = axis
         self.store = feed.store
 
-    def batch(self, plan: SeedsPlan) -> IndexBatch | SetBatch:
+    def batch(self, plan: SeedsPlan) -> Batch:
         """One batch of each seed."""
-        batches = [self._feed.on_host(one) for one in plan.of]
-        stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
-        return jax.device_put(stacked, self._axis.batches)
+        return jax.device_put(self.on_host(plan), self._axis.batches)
+
+    def on_host(self, plan: SeedsPlan) -> Batch:
+        """The same before it is placed."""
+        return stacked([self._feed.on_host(one) for one in plan.of])
 
 
 class SeedsRun:
@@ -118,33 +124,30 @@ class SeedsRun:
         one = self.axis.over_devices
         of_sets = make_devices(1, config.training.batch_size) if one else self.devices
         objective = build_objective(config, self.model.graphdef, of_sets)
-        _, step = make_step(config, self.model, objective, self.total_steps)
+        _, step = make_step(config, self.model, objective, self.total_steps, of_sets)
         numbers = jax.device_put(np.array(seeds), self.axis.states)
 
         def train(store, state, batch, seed):
-            return step(state, _resolve(store, batch), seed=seed)
+            return step(state, store, batch, seed=seed)
 
         def score(store, parameters, batch):
-            sets = _resolve(store, batch)
-            metrics = objective(parameters, sets)[1] | {"identity_loss": objective.identity(sets)}
-            return metrics, set_weights(sets).sum()
+            return eval_step(parameters, store, batch, objective=objective)
 
         train_all, score_all = self.axis.map(train), self.axis.map(score)
-        self.step: Callable[..., tuple[TrainState, Any]] = jax.jit(
-            lambda state, store, batch: train_all(store, state, batch, numbers),
-            donate_argnums=0,
-            out_shardings=self.axis.states,
-        )
+
+        def train_step(state, store, batch):
+            return train_all(store, state, batch, numbers)
+
+        # Of several steps the metrics have the axes `steps` and `seeds`.
+        placement = self.axis.states, self.axis.by_step(self.axis.states)
+        self.step: Step = compile_train_step(train_step, self.axis.states)
+        self.steps: Step = compile_train_step(many_steps(train_step), placement)
         self.evaluate: Callable[..., tuple[Any, Any]] = jax.jit(
             lambda parameters, store, batch: score_all(store, parameters, batch),
             out_shardings=self.axis.states,
         )
 
-
-def _resolve(store: CellStore | None, batch: Any) -> SetBatch:
-    """A batch of arrays as it is; one of positions from the cells."""
-    if isinstance(batch, SetBatch):
-        return batch
-    if store is None:
-        raise TypeError("a batch of positions needs a cell store")
-    return gather(store, batch)
+    def batches(self, plans: Sequence[SeedsPlan]) -> Batch:
+        """Several batches of each seed as one for `steps`, placed."""
+        placement = self.axis.by_step(self.axis.batches)
+        return jax.device_put(stacked([self.feed.on_host(p) for p in plans]), placement)

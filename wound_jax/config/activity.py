@@ -9,7 +9,13 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from wound_jax.config.schema import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainingConfig
+from wound_jax.config.schema import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    SplitConfig,
+    TrainingConfig,
+)
 from wound_jax.errors import UserError
 
 MATRIX_NAME = re.compile(r"X|(?:layers|obsm)/.+")
@@ -223,7 +229,7 @@ def check_consistency(config: RunConfig) -> None:
         *_data_problems(config.data),
         *_split_problems(config.split, config.data),
         *_model_problems(config.model, config.data),
-        *_training_problems(config.training),
+        *_training_problems(config.training, config.data),
     ]
     if problems:
         raise UserError("\n".join(problems))
@@ -332,9 +338,23 @@ def _mhc_problems(model: ModelConfig) -> Iterator[str]:
         )
 
 
-def _training_problems(training: TrainingConfig) -> Iterator[str]:
+def _training_problems(training: TrainingConfig, data: DataConfig) -> Iterator[str]:
     if training.max_epochs is None and training.max_steps is None:
         yield (
             "training.max_epochs and training.max_steps are both null, so training would never "
             "end: set one of them."
+        )
+    at_once = training.steps_per_dispatch
+    rhythm = min(training.log_every, training.val_every)
+    if at_once > 1 and data.residency != "device":
+        yield (
+            f"training.steps_per_dispatch={at_once} needs the cells on the device, but "
+            f"data.residency={data.residency}: set training.steps_per_dispatch=1 or "
+            "data.residency=device."
+        )
+    if at_once > rhythm:
+        yield (
+            f"training.steps_per_dispatch={at_once} never fits between two logs or validations "
+            f"(training.log_every={training.log_every}, training.val_every={training.val_every}): "
+            f"set training.steps_per_dispatch to {rhythm} or fewer."
         )

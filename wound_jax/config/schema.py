@@ -217,6 +217,10 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 10.0
     devices: PositiveInt | Literal["all"] = 1
+    # Parts of a batch whose gradients are taken one after the other: less memory, the same step.
+    accumulate: PositiveInt = 1
+    # Steps handed to the devices at once, between logs and validations; cells on the device only.
+    steps_per_dispatch: PositiveInt = 1
     val_every: PositiveInt = 100
     val_batches: PositiveInt = 8
     early_stopping: PositiveInt | None = None
