@@ -45,7 +45,7 @@ def overrides(task: dict) -> list[str]:
     return [
         f"data.kwargs.toml_config_path={toml}",
         "data.kwargs.embed_key=X_hvg",
-        "data.kwargs.output_space=gene",
+        "data.kwargs.output_space=embedding",
         "data.kwargs.pert_col=condition",
         "data.kwargs.control_pert=Sham",
         "data.kwargs.cell_type_key=cell_types_simple_short",
@@ -73,24 +73,19 @@ def overrides(task: dict) -> list[str]:
 
 
 def backbone(name: str, size: dict) -> list[str]:
-    """The overrides of the transformer; the sizes are those of ours (MLP 4x, no positions used)."""
+    """The overrides of the transformer: our sizes, no dropout inside it."""
     key = "model.kwargs.transformer_backbone_kwargs"
-    if name == "llama":
-        return [
-            "model.kwargs.transformer_backbone_key=llama",
-            f"{key}.num_hidden_layers={size['layers']}",
-            f"{key}.num_attention_heads={size['heads']}",
-            f"{key}.num_key_value_heads={size['heads']}",
-            f"{key}.head_dim={size['hidden'] // size['heads']}",
-            f"{key}.intermediate_size={4 * size['hidden']}",
-        ]
-    return [
-        "model.kwargs.transformer_backbone_key=GPT2",
-        f"++{key}.n_layer={size['layers']}",
-        f"++{key}.n_head={size['heads']}",
-        f"++{key}.n_embd={size['hidden']}",
-        f"++{key}.n_positions={size['set_len']}",
+    found = [
+        f"model.kwargs.transformer_backbone_key={'GPT2' if name == 'gpt2' else name}",
+        f"{key}.num_hidden_layers={size['layers']}",
+        f"{key}.num_attention_heads={size['heads']}",
+        f"{key}.num_key_value_heads={size['heads']}",
+        f"{key}.head_dim={size['hidden'] // size['heads']}",
+        f"{key}.intermediate_size={4 * size['hidden']}",
     ]
+    if name == "gpt2":
+        found += [f"+{key}.{where}_pdrop=0.0" for where in ("resid", "embd", "attn")]
+    return found
 
 
 def _turns(base: type, started: float):
@@ -169,8 +164,8 @@ def peak_memory() -> dict:
 
 
 def answer(figures: dict) -> None:
-    """Writes one answer; other output of the process does not look like one."""
-    print(ANSWER + json.dumps(figures), flush=True)
+    """Writes one answer on a line of its own, beside the progress bar of the original."""
+    print("\n" + ANSWER + json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":
