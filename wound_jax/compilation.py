@@ -25,7 +25,7 @@ def use_compilation_cache() -> Path | None:
     import jax
 
     folder = cache_folder()
-    if folder is None or jax.config.jax_compilation_cache_dir:
+    if folder is None or getattr(jax.config, "jax_compilation_cache_dir", None):
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ matrix products that it chooses included; a callback holds it between turns. Its
 of `wound_jax.benchmark.worker`.
 """
 
+# pyright: reportMissingImports=false
+
 import json
 import resource
 import sys
@@ -21,7 +23,7 @@ def main(argv: list[str]) -> int:
     import lightning.pytorch as pl
     from state.__main__ import load_hydra_config, run_tx_train
 
-    turns = _turns(pl.Callback, task["started"])
+    turns = type("Callback", (Turns, pl.Callback), {})(task["started"])
     build = pl.Trainer.__init__
 
     def with_turns(self, *args, **kwargs):
@@ -88,53 +90,55 @@ def backbone(name: str, size: dict) -> list[str]:
     return found
 
 
-def _turns(base: type, started: float):
-    """The callback that takes turns."""
+class Turns:
+    """The callback that holds the training between turns."""
 
-    class Turns(base):
-        def __init__(self):
-            self.left = 0
-            self.first = True
-            self.compute: list[float] = []
+    def __init__(self, started: float):
+        self.started = started
+        self.left = 0
+        self.first = True
+        self.compute: list[float] = []
 
-        def on_train_batch_start(self, *_):
-            self.start = time.perf_counter()
+    def on_train_batch_start(self, *_):
+        """Starts the clock of the step."""
+        self.start = time.perf_counter()
 
-        def on_train_batch_end(self, trainer, *_):
-            now = time.perf_counter()
-            if self.first:
-                self.first = False
-                answer({"first_step_seconds": time.time() - started, **environment()})
-            elif self.left:
-                self.compute.append(now - self.start)
-                self.left -= 1
-                if not self.left:
-                    answer(self.figures(now))
+    def on_train_batch_end(self, trainer, *_):
+        """Stops it, and answers when a turn is over."""
+        now = time.perf_counter()
+        if self.first:
+            self.first = False
+            answer({"first_step_seconds": time.time() - self.started, **environment()})
+        elif self.left:
+            self.compute.append(now - self.start)
+            self.left -= 1
             if not self.left:
-                self.wait(trainer)
+                answer(self.figures(now))
+        if not self.left:
+            self.wait(trainer)
 
-        def figures(self, now: float) -> dict:
-            whole = (now - self.round_start) / len(self.compute)
-            alone = sum(self.compute) / len(self.compute)
-            return {
-                "whole_seconds": whole,
-                "compute_seconds": alone,
-                "waiting_share": max(0.0, 1 - alone / whole),
-            }
+    def figures(self, now: float) -> dict:
+        """The figures of a turn that ends now."""
+        whole = (now - self.round_start) / len(self.compute)
+        alone = sum(self.compute) / len(self.compute)
+        return {
+            "whole_seconds": whole,
+            "compute_seconds": alone,
+            "waiting_share": max(0.0, 1 - alone / whole),
+        }
 
-        def wait(self, trainer):
-            for line in sys.stdin:
-                word, _, argument = line.strip().partition(" ")
-                if word == "round":
-                    self.left, self.compute = int(argument), []
-                    self.round_start = time.perf_counter()
-                    return
-                if word == "final":
-                    trainer.save_checkpoint(f"{argument}.ckpt")
-                    answer({"peak_memory_bytes": peak_memory()})
-            trainer.should_stop = True
-
-    return Turns()
+    def wait(self, trainer):
+        """Waits for the next turn; ends the training where none comes."""
+        for line in sys.stdin:
+            word, _, argument = line.strip().partition(" ")
+            if word == "round":
+                self.left, self.compute = int(argument), []
+                self.round_start = time.perf_counter()
+                return
+            if word == "final":
+                trainer.save_checkpoint(f"{argument}.ckpt")
+                answer({"peak_memory_bytes": peak_memory()})
+        trainer.should_stop = True
 
 
 def environment() -> dict:

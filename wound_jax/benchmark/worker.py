@@ -89,7 +89,7 @@ class Bench:
         # Validation and what is saved then belong to no step.
         self.run.validation = []
         plan = self.run.plans.epoch(0).batches(self.config.training.batch_size)[0]
-        self.batch = self.run.feed.batch(plan)
+        self.batch: Any = self.run.feed.batch(plan)
         self._alone(1)
 
     def environment(self) -> dict[str, Any]:
@@ -177,7 +177,8 @@ class Bench:
         from wound_jax.batching import gather
 
         loss = build_objective(self.config, self.run.model.graphdef, self.run.devices).loss
-        sets = gather(self.run.feed.store, self.batch)
+        store: Any = self.run.feed.store
+        sets = gather(store, self.batch)
         masks = (sets.inputs.mask, sets.target_mask)
         gradient = jax.jit(jax.grad(lambda x: loss(x, sets.target, *masks).value.sum()))
         return best(lambda: gradient(sets.inputs.control), 5)
