@@ -6,6 +6,8 @@ from pathlib import Path
 # Before jax is imported anywhere: tests of sharding need two devices on one CPU.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests leave nothing in the cache of the user.
+os.environ.setdefault("WOUND_JAX_CACHE", "off")
 
 import pytest
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wound_jax.models.layers import LayerNorm, RMSNorm, attend, narrow_product
+from wound_jax.models.layers import LayerNorm, RMSNorm, attend
+from wound_jax.models.products import narrow_product, product
 
 SETS, CELLS, HEADS, WIDTH = 3, 7, 4, 5
 
@@ -130,3 +131,32 @@ def test_a_narrow_product_and_its_gradients_are_those_of_float64():
     of_x, of_a = pull(jnp.asarray(g, jnp.float32))
     np.testing.assert_allclose(of_x, g @ a.T, atol=1e-5)
     np.testing.assert_allclose(of_a, x.T @ g, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [40, 41])
+def test_products_of_half_precision_sum_in_float32(rows):
+    """Against float64 products of the same rounded entries: only the last rounding is left."""
+    x, w, g = (
+        jnp.asarray(normal(s, *shape)) for s, shape in enumerate([(rows, 64), (64, 24), (rows, 24)])
+    )
+    x, g, kernel = x.astype(jnp.bfloat16), g.astype(jnp.bfloat16), w.astype(jnp.float32)
+    value, pull = jax.vjp(jax.jit(product), x, kernel)
+    of_x, of_kernel = pull(g)
+    assert (value.dtype, of_x.dtype, of_kernel.dtype) == (x.dtype, x.dtype, kernel.dtype)
+    exact_x, exact_g = (np.asarray(array, np.float64) for array in (x, g))
+    rounded = np.asarray(kernel.astype(jnp.bfloat16), np.float64)
+    for found, exact in ((value, exact_x @ rounded), (of_x, exact_g @ rounded.T)):
+        error = np.abs(np.asarray(found, np.float64) - exact)
+        assert (error <= 2**-8 * np.abs(exact) + 1e-5).all()
+    np.testing.assert_allclose(of_kernel, exact_x.T @ exact_g, atol=2e-5)
+
+
+def test_a_narrow_product_of_half_precision_has_its_gradients():
+    x, a, g = (
+        jnp.asarray(normal(s, *shape), jnp.bfloat16)
+        for s, shape in enumerate([(40, 64), (64, 3), (40, 3)])
+    )
+    of_a = jax.vjp(jax.jit(narrow_product), x, a)[1](g)[1]
+    exact = np.asarray(x, np.float64).T @ np.asarray(g, np.float64)
+    assert of_a.dtype == jnp.bfloat16
+    assert (np.abs(np.asarray(of_a, np.float64) - exact) <= 2**-8 * np.abs(exact) + 1e-5).all()

@@ -113,7 +113,9 @@ def _train_and_compare(
     # Everything heavy is imported once all configs are known to be sound.
     from wound_jax.comparison.finished import FinishedVariant, read_run
     from wound_jax.comparison.schedule import Schedule
+    from wound_jax.compilation import use_compilation_cache
 
+    use_compilation_cache()
     schedule = Schedule(variants, together=together, progress_bar=not arguments.no_progress)
     try:
         schedule.check(allowed)

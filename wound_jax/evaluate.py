@@ -78,6 +78,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax import provenance
+    from wound_jax.compilation import use_compilation_cache
     from wound_jax.data.days import require_days
     from wound_jax.data.external import read_external
     from wound_jax.data.prepare import prepare, resplit
@@ -88,6 +89,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax.report import write_run_html
     from wound_jax.run_folder import load_run
 
+    use_compilation_cache()
     loaded = load_run(arguments.run, arguments.checkpoint)
     trained = prepare(loaded.config, loaded.spec)
     provenance.require_same_data(loaded.folder, trained.fingerprint)

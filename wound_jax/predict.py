@@ -66,8 +66,10 @@ def _main(arguments: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent} to write {output.name} into.")
     # Everything heavy is imported once the arguments are known to be sound.
+    from wound_jax.compilation import use_compilation_cache
     from wound_jax.run_folder import load_run
 
+    use_compilation_cache()
     run = load_run(arguments.run, arguments.checkpoint)
     if arguments.perturbation not in run.spec.perturbations:
         raise unknown_name("perturbation", arguments.perturbation, run.spec.perturbations.names)

@@ -86,11 +86,11 @@ def require_same_data(folder: Path, fingerprint: str) -> None:
 def _session(devices: Iterable[Any]) -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "devices": [f"{device.platform}:{device.device_kind}" for device in devices],
         "python": platform.python_version(),
         "started": _now(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
     }
 
 
@@ -98,14 +98,15 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The installed version of a package; None where it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the code that runs, with "+" where files differ from it; None outside git."""
     here = Path(__file__).resolve().parent
 

@@ -143,8 +143,10 @@ def _read(config: RunConfig):
 
 def _assemble(config: RunConfig, data):
     from wound_jax.assemble import Run
+    from wound_jax.compilation import use_compilation_cache
     from wound_jax.evaluation.held_out import plan_strata
 
+    use_compilation_cache()
     # Test cells too few to be scored are found before the training, not after it.
     plan_strata(data, config.evaluation, "test")
     return Run(config, data)

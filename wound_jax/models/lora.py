@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from wound_jax.config.schema import LoraConfig
 from wound_jax.errors import unknown_name
 from wound_jax.models.dropout import dropout
-from wound_jax.models.layers import as_rows, narrow_product, uniform_fan_in
+from wound_jax.models.layers import as_rows, uniform_fan_in
+from wound_jax.models.products import narrow_product, product
 
 
 class LoraLinear(nnx.Module):
@@ -37,7 +38,7 @@ class LoraLinear(nnx.Module):
         # Scaled where it is narrow.
         low = self.scale * narrow_product(thinned, self.lora_a[...].astype(x.dtype))
         base = self.base(x)
-        return base + (low @ self.lora_b[...].astype(x.dtype)).reshape(base.shape)
+        return base + product(low, self.lora_b[...]).reshape(base.shape)
 
     def merged(self) -> nnx.Linear:
         """The plain linear map `W + s A B`, summed in float32, that computes the same."""

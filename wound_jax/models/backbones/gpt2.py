@@ -4,11 +4,10 @@ Projections carry their Hugging Face names (c_attn, c_proj, c_fc), which is how 
 published checkpoints name them.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
 from wound_jax.arrays import CellHidden, CellMask
 from wound_jax.config.schema import ModelConfig
@@ -23,7 +22,10 @@ def layer_norm(hidden: int, rngs: nnx.Rngs) -> LayerNorm:
 
 
 # Recomputed in the backward pass from its input, which is kept anyway.
-_gelu = jax.checkpoint(partial(jax.nn.gelu, approximate=True))
+@jax.checkpoint
+def _gelu(x: Array) -> Array:
+    """The tanh form of GELU, computed in float32 and rounded once."""
+    return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
 def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs, std: float) -> nnx.Linear:

@@ -23,8 +23,9 @@ def rms_norm(hidden: int, rngs: nnx.Rngs) -> RMSNorm:
 
 @jax.checkpoint
 def _gated(gate: Array, up: Array) -> Array:
-    """`silu(gate) up`, recomputed in the backward pass from what is kept anyway."""
-    return jax.nn.silu(gate) * up
+    """`silu(gate) up` in float32, rounded once; recomputed in the backward pass."""
+    wide = jax.nn.silu(gate.astype(jnp.float32)) * up.astype(jnp.float32)
+    return wide.astype(gate.dtype)
 
 
 def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs) -> nnx.Linear:
