@@ -16,7 +16,7 @@ PACKAGE = Path(wound_jax.__file__).parent
 # From the ground up. A module imports from its own floor and from those below; a name stands for a
 # module or a folder, and the longest one that fits decides.
 FLOORS = (
-    ("__init__", "errors", "arrays", "cli"),
+    ("__init__", "errors", "arrays", "ahead", "cli"),
     ("config",),
     ("data",),
     ("models", "losses"),
@@ -31,7 +31,16 @@ FLOORS = (
     ("report",),
     ("lifecycle",),
     ("comparison",),
-    ("train", "evaluate", "compare", "predict", "synthetic", "velocity", "config.__main__"),
+    (
+        "train",
+        "evaluate",
+        "compare",
+        "predict",
+        "convert",
+        "synthetic",
+        "velocity",
+        "config.__main__",
+    ),
     ("__main__",),
 )
 

@@ -1,6 +1,6 @@
 """Puts a run together: model, partition, optimiser, devices and compiled steps, from a config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from wound_jax.ahead import Ahead
 from wound_jax.arrays import Parameters
 from wound_jax.batching import (
     CellStore,
@@ -51,25 +52,35 @@ class Feed:
     """Places cells and batches on the devices, resident or from the host.
 
     Args:
-        store: the cells, as NumPy arrays.
+        store: the cells, as NumPy arrays or rows on disk.
         devices: where arrays go.
         resident: whether all cells lie on the device and batches are positions; otherwise each
-            batch is gathered on the host.
+            batch is gathered on the host, in a thread of its own.
     """
 
     def __init__(self, store: CellStore, devices: Devices, *, resident: bool):
         self._host = store
         self._devices = devices
         self.store = jax.device_put(store, devices.replicated) if resident else None
+        self._gathered = None if resident else Ahead(self._place)
 
-    def batch(self, plan: SetPlan) -> IndexBatch | SetBatch:
-        """One batch of a plan, its sets shared among the devices."""
-        return jax.device_put(self.on_host(plan), self._devices.by_set)
+    def batch(self, plan: SetPlan, upcoming: Sequence[SetPlan] = ()) -> IndexBatch | SetBatch:
+        """One batch of a plan, its sets shared among the devices.
+
+        Args:
+            plan: which sets.
+            upcoming: the batches that will be asked for next; what has to be gathered on the host
+                is begun.
+        """
+        return self._gathered(plan, upcoming) if self._gathered else self._place(plan)
 
     def on_host(self, plan: SetPlan) -> IndexBatch | SetBatch:
         """The same batch before it is placed."""
         batch = index_batch(plan)
         return batch if self.store is not None else gather_on_host(self._host, batch)
+
+    def _place(self, plan: SetPlan) -> IndexBatch | SetBatch:
+        return jax.device_put(self.on_host(plan), self._devices.by_set)
 
 
 def make_feed(config: RunConfig, data: PreparedData, devices: Devices) -> Feed:

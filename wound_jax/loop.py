@@ -156,7 +156,7 @@ def drive(run: Trainable, config: TrainingConfig, journal: Keeper, *, resume: bo
                 epoch, i = divmod(k, run.batches_per_epoch)
                 if i == 0 or not plan:
                     plan = run.plans.epoch(epoch).batches(config.batch_size)
-                batch = run.feed.batch(plan[i])
+                batch = run.feed.batch(plan[i], plan[i + 1 : i + 3])
                 state, metrics = run.step(state, run.feed.store, batch)
                 journal.step(k + 1, metrics, int(plan[i].target_mask.sum()))
                 _keep(run, config, journal, state, k + 1)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from wound_jax.ahead import Ahead
 from wound_jax.assemble import Feed, Run, build_objective, make_step
 from wound_jax.batching import CellStore, IndexBatch, SetBatch, gather
 from wound_jax.comparison.seed_axis import SeedAxis
@@ -77,9 +78,13 @@ class SeedsFeed:
         self._feed = feed
         self._axis = axis
         self.store = feed.store
+        self._gathered = Ahead(self._place) if self.store is None else None
 
-    def batch(self, plan: SeedsPlan) -> IndexBatch | SetBatch:
-        """One batch of each seed."""
+    def batch(self, plan: SeedsPlan, upcoming: Sequence[SeedsPlan] = ()) -> IndexBatch | SetBatch:
+        """One batch of each seed; see `wound_jax.assemble.Feed.batch`."""
+        return self._gathered(plan, upcoming) if self._gathered else self._place(plan)
+
+    def _place(self, plan: SeedsPlan) -> IndexBatch | SetBatch:
         batches = [self._feed.on_host(one) for one in plan.of]
         stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
         return jax.device_put(stacked, self._axis.batches)
