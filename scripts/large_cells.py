@@ -9,13 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import anndata as ad
-import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import sparse_dataset, write_elem
 from tqdm import tqdm
+
+from wound_jax.data.h5ad_writer import new_h5ad, write_csr
 
 BLOCK = 50_000
 TYPES, DAYS, CONDITIONS, MICE = 10, (3, 7, 10), ("Burn", "Sham"), 4
@@ -35,18 +34,16 @@ def main() -> int:
 def write(path: Path, n_cells: int, n_genes: int, molecules: int) -> None:
     rng = np.random.default_rng(0)
     obs, frequencies = labels(n_cells, rng), gene_frequencies(n_genes, rng)
-    var = pd.DataFrame(index=pd.Index([f"gene{i}" for i in range(n_genes)]))
-    ad.AnnData(obs=obs, var=var).write_h5ad(path)
+    genes = [f"gene{i}" for i in range(n_genes)]
     burned = (obs["condition"] == "Burn").to_numpy().astype(int)
     kind = obs["cell_types_simple_short"].cat.codes.to_numpy()
-    with h5py.File(path, "a") as file:
-        file.pop("X", None)
-        empty = sp.csr_matrix((0, n_genes), dtype=np.float32)
-        write_elem(file, "X", empty, dataset_kwargs={"compression": "gzip", "compression_opts": 1})
-        matrix = sparse_dataset(file["X"])
-        for start in tqdm(range(0, n_cells, BLOCK), unit="block"):
-            cells = slice(start, min(start + BLOCK, n_cells))
-            matrix.append(counts(frequencies[kind[cells], burned[cells]], molecules, rng))
+    parts = [slice(i, min(i + BLOCK, n_cells)) for i in range(0, n_cells, BLOCK)]
+    blocks = (
+        counts(frequencies[kind[cells], burned[cells]], molecules, rng)
+        for cells in tqdm(parts, unit="block")
+    )
+    with new_h5ad(path, obs, genes, {}) as file:
+        write_csr(file, blocks, (n_cells, n_genes), compression="gzip")
 
 
 def labels(n_cells: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -29,7 +29,7 @@ FLOORS = (
     ("loop",),
     ("evaluation",),
     ("report",),
-    ("lifecycle",),
+    ("lifecycle", "prediction"),
     ("comparison",),
     (
         "train",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import scipy.sparse as sp
 from tqdm import tqdm
 
 from wound_jax.config.schema import RunConfig
@@ -19,13 +18,19 @@ from wound_jax.data.cells import CellDigest
 from wound_jax.data.fit import training_labels
 from wound_jax.data.h5ad_writer import replacing
 from wound_jax.data.preprocess import Preprocessing, PreprocessingFit
-from wound_jax.data.source import BackedCells, Matrix, backed_cells, open_h5ad, row_blocks
+from wound_jax.data.source import (
+    BackedCells,
+    Matrix,
+    backed_cells,
+    is_store,
+    open_h5ad,
+    row_blocks,
+)
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store import (
     Store,
     StoreRecord,
     StoreWriter,
-    is_store,
     labels_digest,
     open_store,
     plain_exclude,
@@ -87,9 +92,9 @@ class _Conversion:
             n_values = int(values_of[kept].sum())
             with StoreWriter(part, self._obs, preprocessing.genes, n_values) as writer:
                 for _, block in self._blocks("writing"):
-                    dense, _ = preprocessing.transform(block, names)
-                    digest.add(dense)
-                    writer.add(sp.csr_matrix(dense))
+                    cells = preprocessing.transform_csr(block, names)
+                    digest.add(cells.toarray())
+                    writer.add(cells)
                 writer.finish(self._record(preprocessing, digest.hexdigest(), lowest))
 
     def _look(self) -> tuple[Preprocessing, np.ndarray, float]:

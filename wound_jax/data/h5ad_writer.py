@@ -10,7 +10,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import sparse_dataset, write_elem
+
+# Values of a chunk. HDF5 keeps note of every chunk in memory, so that small ones cost more of it
+# than the values themselves.
+_CHUNK = 1 << 18
 
 
 @contextmanager
@@ -48,24 +51,55 @@ def new_h5ad(
         yield file
 
 
-def write_rows(file: Any, blocks: Iterable[np.ndarray], *, sparse: bool, n_genes: int) -> None:
-    """Writes X block by block.
+def csr_group(file: Any, shape: tuple[int, int]) -> Any:
+    """The group of a CSR matrix X, still without its arrays."""
+    x = file.create_group("X")
+    x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+    x.attrs["shape"] = np.array(shape, np.int64)
+    return x
+
+
+def write_dense(file: Any, blocks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
+    """Writes X as a dense matrix, block by block.
 
     Args:
         file: from `new_h5ad`.
         blocks: float32 `[cells, genes]`, in the order of the cells.
-        sparse: whether X becomes a CSR matrix.
-        n_genes: columns of X.
+        shape: of X.
     """
-    if sparse:
-        write_elem(file, "X", sp.csr_matrix((0, n_genes), dtype=np.float32))
-        stored = sparse_dataset(file["X"])
-        for block in blocks:
-            stored.append(sp.csr_matrix(block))
-        return
-    rows = file.create_dataset("X", (0, n_genes), "f4", maxshape=(None, n_genes), chunks=True)
-    rows.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    x = file.create_dataset("X", shape, "<f4")
+    x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    row = 0
     for block in blocks:
-        start = len(rows)
-        rows.resize(start + len(block), axis=0)
-        rows[start:] = block
+        x[row : row + len(block)] = block
+        row += len(block)
+
+
+def write_csr(
+    file: Any,
+    blocks: Iterable[Any],
+    shape: tuple[int, int],
+    *,
+    compression: str | None = None,
+) -> None:
+    """Writes X as a CSR matrix, block by block; the arguments are those of `write_dense`.
+
+    Args:
+        file: from `new_h5ad`.
+        blocks: float32 `[cells, genes]`, dense or CSR.
+        shape: of X.
+        compression: of h5py, such as "gzip".
+    """
+    x, indptr = csr_group(file, shape), [np.zeros(1, np.int64)]
+    options: dict[str, Any] = {"maxshape": (None,), "chunks": (_CHUNK,), "compression": compression}
+    arrays = {
+        "data": x.create_dataset("data", (0,), "<f4", **options),
+        "indices": x.create_dataset("indices", (0,), "<i4", **options),
+    }
+    for block in map(sp.csr_matrix, blocks):
+        start = int(indptr[-1][-1])
+        for name, array in arrays.items():
+            array.resize(start + block.nnz, axis=0)
+            array[start:] = getattr(block, name)
+        indptr.append(start + block.indptr[1:].astype(np.int64))
+    x.create_dataset("indptr", data=np.concatenate(indptr))

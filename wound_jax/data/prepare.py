@@ -6,7 +6,7 @@ Nothing below this module sees the config as a whole.
 """
 
 import dataclasses
-from typing import cast
+from typing import Any, cast
 
 import anndata as ad
 import numpy as np
@@ -134,15 +134,24 @@ def apply_spec(
     values, names = matrix(adata, spec.input), list(adata.var_names)
     if spec.gene_input:
         return spec.preprocessing.apply(values, names, missing=missing)[0], None
+    require_width(values, spec)
+    beside = None
+    if spec.genes and expression:
+        beside, _ = spec.preprocessing.apply(matrix(adata, genes), names, missing=missing)
+    return embedding(values, spec.input), beside
+
+
+def require_width(values: Any, spec: DataSpec) -> None:
+    """Checks that an embedding has as many dimensions as the model was trained on.
+
+    Raises:
+        UserError: it has another number of them.
+    """
     if n_columns(values) != spec.input_width:
         raise UserError(
             f"{spec.input} has {n_columns(values)} dimensions, but the model was trained on "
             f"{spec.input_width}; compute the embedding with the same encoder."
         )
-    beside = None
-    if spec.genes and expression:
-        beside, _ = spec.preprocessing.apply(matrix(adata, genes), names, missing=missing)
-    return embedding(values, spec.input), beside
 
 
 def embedding(values: Matrix, key: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import cast
 
 import anndata as ad
 import numpy as np
+import scipy.sparse as sp
 
 from wound_jax.data.source import Matrix, n_columns, row_blocks
 from wound_jax.data.variable_genes import GeneMoments, highly_variable
@@ -61,6 +62,21 @@ class Preprocessing:
         self, values: Matrix, var_names: Sequence[str], *, missing: str = "error"
     ) -> tuple[np.ndarray, list[str]]:
         """`apply` to cells whose scale has been checked, or is being checked over all blocks."""
+        values, index, absent = self._scaled(values, var_names, missing)
+        return _dense(values, index), absent
+
+    def transform_csr(self, values: Matrix, var_names: Sequence[str]) -> sp.csr_matrix:
+        """`transform` to CSR, without stored zeros, where no gene may be missing."""
+        values, index, _ = self._scaled(values, var_names, "error")
+        taken = sp.csr_matrix(_take(values, index), dtype=np.float32, copy=True)
+        taken.sum_duplicates()
+        taken.eliminate_zeros()
+        return taken
+
+    def _scaled(
+        self, values: Matrix, var_names: Sequence[str], missing: str
+    ) -> tuple[Matrix, np.ndarray, list[str]]:
+        """The cells on the model's scale, where its genes are, -1 if absent, and the absent."""
         column = _columns(var_names)
         absent = self._absent(column, missing)
         if self.kind == "log1p_cp10k":
@@ -70,7 +86,7 @@ class Preprocessing:
             taken = _take(values, np.array([column[gene] for gene in present]))
             values = _log1p_cp10k(taken, owned=taken is not values)
             column = {gene: i for i, gene in enumerate(present)}
-        return _dense(values, np.array([column.get(gene, -1) for gene in self.genes])), absent
+        return values, np.array([column.get(gene, -1) for gene in self.genes]), absent
 
     def _absent(self, column: dict[str, int], missing: str) -> list[str]:
         """The genes that a file lacks. A cell's total needs all it was taken over in training."""

@@ -78,7 +78,7 @@ def read_parts(
         UserError: there is no such file, it is no AnnData file, or lacks a layer or an obsm key.
     """
     with open_h5ad(path) as file:
-        if _has(file, STORE_RECORD):
+        if is_store(file):
             raise UserError(
                 f"{path} is a training store, which holds cells in the scale of one model; to "
                 "train from it, set data.residency=disk; for anything else, give the file it was "
@@ -118,6 +118,16 @@ def open_h5ad(path: str | Path) -> Iterator[Any]:
         yield file
 
 
+def is_store(file: Any) -> bool:
+    """Whether an open h5ad file is a training store (`wound_jax.data.store`)."""
+    return _has(file, STORE_RECORD)
+
+
+def read_labels(file: Any) -> tuple[pd.DataFrame, list[str]]:
+    """The labels of the cells of an open file, and the names of its genes."""
+    return read_elem(file["obs"]), list(read_elem(file["var"]).index)
+
+
 @dataclass(frozen=True, eq=False)
 class BackedCells:
     """Cells of an open file: labels in memory, one matrix left where it is.
@@ -150,9 +160,7 @@ def backed_cells(file: Any, key: str) -> BackedCells:
         _require(kind, name, file.get(kind, {}))
     elif "X" not in file:
         raise UserError(_NO_X)
-    return BackedCells(
-        read_elem(file["obs"]), list(read_elem(file["var"]).index), _by_rows(file[key], key)
-    )
+    return BackedCells(*read_labels(file), _by_rows(file[key], key))
 
 
 def _by_rows(stored: Any, key: str) -> Any:

@@ -21,10 +21,10 @@ from anndata.io import read_elem
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import CellDigest
-from wound_jax.data.h5ad_writer import new_h5ad
+from wound_jax.data.h5ad_writer import csr_group, new_h5ad
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.rows import SparseRows
-from wound_jax.data.source import STORE_RECORD, open_h5ad
+from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad
 from wound_jax.data.splits import Split
 from wound_jax.errors import UserError
 
@@ -115,11 +115,6 @@ def labels_digest(annotations: Annotations) -> str:
     return CellDigest(annotations).hexdigest()
 
 
-def is_store(file: Any) -> bool:
-    """Whether an open h5ad file is a training store."""
-    return "uns" in file and STORE_RECORD in file["uns"]
-
-
 def open_store(path: str | Path) -> Store:
     """Opens a store: its labels are read, its cells stay on disk.
 
@@ -177,9 +172,7 @@ class StoreWriter:
 
     def __enter__(self) -> "StoreWriter":
         self._h5 = self._file.__enter__()
-        x = self._h5.create_group("X")
-        x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-        x.attrs["shape"] = np.array(self._shape, np.int64)
+        x = csr_group(self._h5, self._shape)
         self._data = x.create_dataset("data", (self._n_values,), "<f4")
         self._indices = x.create_dataset("indices", (self._n_values,), "<i4")
         self._x = x
