@@ -115,11 +115,11 @@ def features_of_store(path: str, spec: DataSpec, cells: np.ndarray) -> Rows:
         UserError: the store was converted for another model.
     """
     store = open_store(path)
-    if store.preprocessing != spec.preprocessing:
+    if not spec.gene_input or store.preprocessing != spec.preprocessing:
         raise UserError(
             f"{path} is a training store of {len(store.genes)} genes ({store.record.preprocess}), "
-            f"not of the {len(spec.genes)} genes ({spec.preprocessing.kind}) of this model; give "
-            f"the file it was converted from ({store.record.source})."
+            f"and this model reads {spec.input_width} columns of {spec.input} brought to a scale "
+            f"of its own; give the file the store was converted from ({store.record.source})."
         )
     return TakenRows(store.rows, cells)
 

@@ -86,6 +86,17 @@ class PlannedStratum:
         )
 
 
+def _sample(parts: list[np.ndarray], n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """`n` of the cells of all parts, each part in its order; all where there are no more."""
+    total = sum(len(part) for part in parts)
+    if total <= n:
+        return parts
+    kept = np.zeros(total, dtype=bool)
+    kept[rng.choice(total, n, replace=False)] = True
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    return [part[keep] for part, keep in zip(parts, np.split(kept, ends), strict=True)]
+
+
 @dataclass(frozen=True, eq=False)
 class Yardstick:
     """What a score needs from the training cells.
