@@ -21,7 +21,7 @@ TYPES, DAYS, CONDITIONS, MICE = 10, (3, 7, 10), ("Burn", "Sham"), 4
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Write a file too large to hold.")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--cells", type=int, default=1_000_000)
     parser.add_argument("--genes", type=int, default=2_000)
@@ -80,7 +80,8 @@ def counts(summed: np.ndarray, molecules: int, rng: np.random.Generator) -> sp.c
         genes[row] = np.searchsorted(summed[row], rng.random(molecules))
     rows = np.repeat(np.arange(n_cells), molecules)
     ones = np.ones(genes.size, np.float32)
-    found = sp.coo_matrix((ones, (rows, genes.ravel())), shape=(n_cells, n_genes)).tocsr()
+    found = sp.csr_matrix((ones, (rows, genes.ravel())), shape=(n_cells, n_genes))
+    found.sum_duplicates()
     found.sort_indices()
     return found
 

@@ -1,9 +1,11 @@
-"""Prediction from disk to disk: the same file as from memory, whatever is left out or goes wrong."""
+"""Prediction from disk to disk: the same file as from memory, and none where it goes wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import shrunk_runs
@@ -68,13 +70,13 @@ def test_the_predictions_are_those_of_the_model_on_all_cells_at_once(tmp_path, m
     tables_on_disk(monkeypatch)
     found = predicted(run, written(tmp_path), tmp_path / "out.h5ad")
     controls = cells[cells.obs["condition"] == "Sham"]
-    features, labels = dense(controls.X).astype(np.float32), controls.obs
+    features, labels = dense(controls.X).astype(np.float32), pd.DataFrame(controls.obs)
     animals = run.spec.animals.encode(labels["mouse_id"].astype(str).to_numpy())
     code = run.spec.perturbations.names.index("Burn")
-    for (_, day), places in labels.groupby(
-        ["cell_types_simple_short", "timepoint"], observed=True
-    ).indices.items():
-        timepoint = int(run.spec.timepoints.encode(np.array([str(day)]))[0])
+    of_set = labels.groupby(["cell_types_simple_short", "timepoint"], observed=True)
+    for places in of_set.indices.values():
+        day = str(labels["timepoint"].iloc[places[0]])
+        timepoint = int(run.spec.timepoints.encode(np.array([day]))[0])
         request = Request(places, code, timepoint)
         (expected,) = run.predictor.predict(features, animals, [request])
         np.testing.assert_allclose(dense(found.X)[places], expected, atol=1e-6)
@@ -87,10 +89,11 @@ def test_batches_are_few_and_of_one_shape(tmp_path):
     features = rng.normal(size=(300, run.spec.input_width)).astype(np.float32)
     animals = np.zeros(300, np.int32)
     requests = [Request(part, 0, 0) for part in np.array_split(np.arange(300), 41)]
-    before = run.predictor._run._cache_size()
+    compiled: Any = run.predictor._run
+    before = compiled._cache_size()
     parts = list(run.predictor.stream(features, animals, iter(requests)))
     assert [owner for owner, _, _ in parts] == list(range(41))
-    assert run.predictor._run._cache_size() - before <= 1
+    assert compiled._cache_size() - before <= 1
 
 
 @pytest.mark.parametrize("form", [dense, sp.csc_matrix])

@@ -175,8 +175,8 @@ def test_a_file_that_is_no_whole_store_is_refused(tmp_path):
 def test_a_store_of_another_layout_is_refused(tmp_path):
     convert(tiny_config(write(TINY, tmp_path)), tmp_path / "store.h5ad", progress=False)
     with h5py.File(tmp_path / "store.h5ad", "r+") as file:
-        record = json.loads(file["uns/wound_jax_store"][()])
-        file["uns/wound_jax_store"][()] = json.dumps({**record, "version": 0})
+        stored: Any = file["uns/wound_jax_store"]
+        stored[()] = json.dumps({**json.loads(stored[()]), "version": 0})
     with pytest.raises(UserError, match=r"has layout 0 of a training store, expected 1"):
         open_store(tmp_path / "store.h5ad")
 

@@ -13,6 +13,7 @@ from wound_jax import convert, evaluate, train
 from wound_jax.ahead import Ahead
 from wound_jax.config import load_config
 from wound_jax.data.prepare import prepare
+from wound_jax.data.rows import SparseRows
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
 
@@ -79,10 +80,9 @@ def test_nothing_but_the_rows_that_are_asked_for_is_read(folder, monkeypatch):
     config = load_config(None, overrides(folder, "disk", *SCORED, "evaluation.cells_per_arm=10"))
     read: list[int] = []
     data = prepare(config)
-    rows = data.cells.features
-    below = type(rows)._read
+    below = SparseRows._read
     monkeypatch.setattr(
-        type(rows), "_read", lambda self, at: read.append(len(at)) or below(self, at)
+        SparseRows, "_read", lambda self, at: read.append(len(at)) or below(self, at)
     )
     strata, _ = plan_strata(data, config.evaluation, "test")
     assert read == []

@@ -89,13 +89,13 @@ class Predictor:
             For each request float32 `[len(controls), width]`, rows in the order of its controls;
             genes where the model has a decoder, else the input's own space.
         """
-        outputs: list[np.ndarray | None] = [None] * len(requests)
+        outputs: dict[int, np.ndarray] = {}
         for owner, places, cells in self.stream(features, animals, requests, scalars):
-            if outputs[owner] is None:
+            if owner not in outputs:
                 n = len(requests[owner].controls)
                 outputs[owner] = np.empty((n, cells.shape[-1]), np.float32)
             outputs[owner][places] = cells
-        return [output for output in outputs if output is not None]
+        return [outputs[owner] for owner in sorted(outputs)]
 
     def stream(
         self,

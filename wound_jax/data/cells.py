@@ -167,9 +167,9 @@ class CellDigest:
                 joined = "\x1f".join(map(str, column[start : start + _LABELS]))
                 self._digest.update(f"{chr(0x1F) if start else ''}{joined}".encode())
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: Rows) -> None:
         """Goes on with values, whole or block by block in the order of the cells."""
-        self._digest.update(np.ascontiguousarray(values).data)
+        self._digest.update(np.ascontiguousarray(values[:]).data)
 
     def hexdigest(self) -> str:
         """The digest of what was added so far."""

@@ -23,6 +23,7 @@ from wound_jax.data.source import (
     Matrix,
     backed_cells,
     is_store,
+    n_rows,
     open_h5ad,
     row_blocks,
 )
@@ -75,7 +76,8 @@ class _Conversion:
         self._progress = progress
         data = config.data
         self._kept = ~excluded(source.obs, data.exclude)
-        self._obs = source.obs[self._kept] if not self._kept.all() else source.obs
+        kept = np.flatnonzero(self._kept)
+        self._obs = source.obs if self._kept.all() else source.obs.iloc[kept]
         self._labels: Annotations = read_annotations(self._obs, data)
         require_control(self._labels, data.control)
         self._split: Split = make_split(self._labels, data.control, config.split)
@@ -118,8 +120,8 @@ class _Conversion:
                 kept = self._kept[rows]
                 if kept.any():
                     block = block if kept.all() else block[kept]
-                    yield slice(at, at + block.shape[0]), block
-                    at += block.shape[0]
+                    yield slice(at, at + n_rows(block)), block
+                    at += n_rows(block)
                 bar.update(len(kept))
 
     def _record(self, preprocessing: Preprocessing, digest: str, lowest: float) -> StoreRecord:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from wound_jax.data.prepare import embedding, require_width
 from wound_jax.data.preprocess import ScaleCheck
-from wound_jax.data.rows import Rows, ScratchRows, TakenRows
+from wound_jax.data.rows import Rows, ScratchRows, Table, TakenRows
 from wound_jax.data.source import Matrix, backed_cells, row_blocks
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.store import open_store
@@ -37,7 +37,7 @@ class Scratch:
     folder: Path
     progress: bool = False
 
-    def table(self, n_rows: int, n_columns: int) -> Rows:
+    def table(self, n_rows: int, n_columns: int) -> Table:
         """A new float32 table, in memory or on disk.
 
         Raises:
@@ -125,7 +125,7 @@ def features_of_store(path: str, spec: DataSpec, cells: np.ndarray) -> Rows:
 
 
 def _fill(
-    rows: Rows,
+    rows: Table,
     values: Any,
     cells: np.ndarray,
     bring: Callable[[Matrix], np.ndarray],

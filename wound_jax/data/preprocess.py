@@ -14,7 +14,7 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from wound_jax.data.source import Matrix, n_columns, row_blocks
+from wound_jax.data.source import Matrix, n_columns, n_rows, row_blocks
 from wound_jax.data.variable_genes import GeneMoments, highly_variable
 from wound_jax.errors import UserError
 
@@ -130,7 +130,7 @@ def fit_preprocessing(
         UserError: the scale is not the expected one, a gene is named twice, or there are too few.
     """
     fit = PreprocessingFit(var_names, kind, n_hvg)
-    trains = np.zeros(values.shape[0], dtype=bool)
+    trains = np.zeros(n_rows(values), dtype=bool)
     trains[training] = True
     for rows, block in row_blocks(values):
         fit.add(block, trains[rows])
@@ -175,7 +175,7 @@ class PreprocessingFit:
         log_values = block[training]
         if self._kind == "log1p_cp10k":
             log_values = _log1p_cp10k(log_values, owned=True)
-        self._moments.add(log_values.astype(np.float32, copy=False))
+        self._moments.add(cast(Matrix, log_values.astype(np.float32, copy=False)))
 
     def result(self) -> Preprocessing:
         """What was fitted.

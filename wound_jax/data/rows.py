@@ -45,10 +45,6 @@ class DiskRows(ABC):
     def _read(self, positions: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows cols"]: ...
 
 
-# What holds the cells of a run: an array, or rows on disk.
-Rows = np.ndarray | DiskRows
-
-
 class SparseRows(DiskRows):
     """Rows of a CSR matrix whose arrays lie in one piece in a file.
 
@@ -129,6 +125,12 @@ class TakenRows(DiskRows):
         return self._rows[self._positions[positions]]
 
 
+# What holds the cells of a run: an array, or rows on disk.
+Rows = np.ndarray | DiskRows
+# Of these what can be written to.
+Table = np.ndarray | ScratchRows
+
+
 class _File:
     """Ranges of bytes of a file, read and written in place."""
 
@@ -147,7 +149,7 @@ class _File:
             self._read_ranges(of_piece, into)
 
     def _read_ranges(self, ranges: Iterable[tuple[int, int]], into: np.ndarray) -> None:
-        memory, at = memoryview(into.reshape(-1).view(np.uint8)), 0
+        memory, at = into.reshape(-1).view(np.uint8).data, 0
         for start, end in ranges:
             while start < end:
                 got = os.preadv(self._file, [memory[at : at + end - start]], start)
@@ -157,7 +159,7 @@ class _File:
 
     def write(self, starts: np.ndarray, ends: np.ndarray, values: np.ndarray) -> None:
         """Writes an array to ranges, one after the other."""
-        memory, at = memoryview(values.reshape(-1).view(np.uint8)), 0
+        memory, at = values.reshape(-1).view(np.uint8).data, 0
         for start, end in _joined(starts, ends):
             while start < end:
                 done = os.pwrite(self._file, memory[at : at + end - start], start)

@@ -125,7 +125,8 @@ def is_store(file: Any) -> bool:
 
 def read_labels(file: Any) -> tuple[pd.DataFrame, list[str]]:
     """The labels of the cells of an open file, and the names of its genes."""
-    return read_elem(file["obs"]), list(read_elem(file["var"]).index)
+    obs, var = (cast(pd.DataFrame, read_elem(file[name])) for name in ("obs", "var"))
+    return obs, list(map(str, var.index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,6 +261,11 @@ def _require(kind: str, name: str, present: Collection[str]) -> None:
 def n_columns(values: Matrix) -> int:
     """Number of columns (scipy leaves open whether a matrix has a shape)."""
     return cast(tuple[int, int], values.shape)[1]
+
+
+def n_rows(values: Matrix) -> int:
+    """Number of rows."""
+    return cast(tuple[int, int], values.shape)[0]
 
 
 def is_gene_matrix(key: str) -> bool:

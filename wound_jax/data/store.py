@@ -24,7 +24,7 @@ from wound_jax.data.cells import CellDigest
 from wound_jax.data.h5ad_writer import csr_group, new_h5ad
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.rows import SparseRows
-from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad
+from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad, read_labels
 from wound_jax.data.splits import Split
 from wound_jax.errors import UserError
 
@@ -128,16 +128,16 @@ def open_store(path: str | Path) -> Store:
                 f"{path} is no training store, and data.residency=disk reads only those; convert "
                 f"it once: {CONVERT}."
             )
-        values = json.loads(read_elem(file["uns"][STORE_RECORD]))
+        values = json.loads(str(read_elem(file["uns"][STORE_RECORD])))
         if values.get("version") != _VERSION:
             raise UserError(
                 f"{path} has layout {values.get('version')} of a training store, expected "
                 f"{_VERSION}; convert the cells anew: {CONVERT}."
             )
         values["normalisation_genes"] = tuple(values["normalisation_genes"])
-        genes = tuple(map(str, read_elem(file["var"]).index))
+        obs, genes = read_labels(file)
         rows = _open_rows(Path(path), file["X"])
-        return Store(Path(path), StoreRecord(**values), read_elem(file["obs"]), genes, rows)
+        return Store(Path(path), StoreRecord(**values), obs, tuple(genes), rows)
 
 
 def _open_rows(path: Path, x: Any) -> SparseRows:

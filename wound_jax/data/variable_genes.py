@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from wound_jax.data.source import Matrix, n_columns
+from wound_jax.data.source import Matrix, n_columns, n_rows
 from wound_jax.errors import UserError
 
 _BINS = 20
@@ -31,7 +31,7 @@ class GeneMoments:
 
     def add(self, log_values: Matrix) -> None:
         """Adds cells, `[cells, genes]` of log(1 + x)."""
-        self._cells += log_values.shape[0]
+        self._cells += n_rows(log_values)
         x = np.expm1(log_values if isinstance(log_values, np.ndarray) else log_values.data)
         # Squared in the precision of the values, as scanpy does: genes at the cut stay the same.
         self._sum += _column_sums(x, log_values)
