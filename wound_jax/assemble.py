@@ -20,8 +20,8 @@ from wound_jax.batching import (
     make_store,
 )
 from wound_jax.config.schema import RunConfig
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.plan import SetPlan
-from wound_jax.data.prepare import PreparedData
 from wound_jax.data.spec import DataSpec
 from wound_jax.losses import loss_options, make_loss
 from wound_jax.losses.velocity import CELLS_OF_SOURCE, assign_velocity

@@ -17,8 +17,8 @@ from wound_jax.assemble import Feed, Run, build_objective, make_step
 from wound_jax.batching import CellStore, IndexBatch, SetBatch, gather
 from wound_jax.comparison.seed_axis import SeedAxis
 from wound_jax.config.schema import RunConfig
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.plan import PlanBuilder, SetPlan
-from wound_jax.data.prepare import PreparedData
 from wound_jax.objective import set_weights
 from wound_jax.sharding import make_devices
 from wound_jax.train_step import TrainState
