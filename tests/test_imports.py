@@ -139,7 +139,7 @@ def test_the_config_needs_nothing_heavy(module):
     assert loaded_after(f"import {module}", *HEAVY, "numpy") == set()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "convert"])
 def test_help_and_a_wrong_config_need_nothing_heavy(command):
     call = f"from wound_jax.{command} import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert loaded_after(call, *HEAVY) == set()
