@@ -45,6 +45,7 @@ def test_help_lists_each_command_with_a_line(flag, capsys):
         "evaluate",
         "compare",
         "predict",
+        "convert",
         "config",
         "synthetic",
         "velocity",
@@ -64,7 +65,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert main(["trian", "a.yaml"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown command 'trian'. Did you mean 'train'? "
-        "Known: compare, config, evaluate, predict, synthetic, train, velocity.\n"
+        "Known: compare, config, convert, evaluate, predict, synthetic, train, velocity.\n"
     )
 
 

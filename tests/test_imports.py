@@ -16,7 +16,7 @@ PACKAGE = Path(wound_jax.__file__).parent
 # From the ground up. A module imports from its own floor and from those below; a name stands for a
 # module or a folder, and the longest one that fits decides.
 FLOORS = (
-    ("__init__", "errors", "arrays", "cli", "compilation"),
+    ("__init__", "errors", "arrays", "ahead", "cli", "compilation"),
     ("config",),
     ("data",),
     ("models", "losses"),
@@ -29,7 +29,7 @@ FLOORS = (
     ("loop",),
     ("evaluation",),
     ("report",),
-    ("lifecycle",),
+    ("lifecycle", "prediction"),
     ("comparison",),
     ("folds",),
     (
@@ -38,6 +38,7 @@ FLOORS = (
         "compare",
         "leave_one_out",
         "predict",
+        "convert",
         "synthetic",
         "velocity",
         "config.__main__",
@@ -141,7 +142,7 @@ def test_the_config_needs_nothing_heavy(module):
     assert loaded_after(f"import {module}", *HEAVY, "numpy") == set()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "convert"])
 def test_help_and_a_wrong_config_need_nothing_heavy(command):
     call = f"from wound_jax.{command} import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert loaded_after(call, *HEAVY) == set()

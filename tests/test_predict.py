@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import shrunk_runs
 
-from wound_jax import evaluate, predict
+from wound_jax import evaluate, predict, prediction
 from wound_jax.errors import UserError
 
 TYPE = "cell_types_simple_short"
@@ -31,8 +31,12 @@ def predicted(
 ) -> ad.AnnData:
     """The prediction for the cells of a file, without the command around it."""
     options = {"with_controls": False, "missing": "error", **options}
-    path = written(adata, tmp_path / "input.h5ad")
-    return predict.predict_file(shrunk_runs.loaded(run), path, perturbation, **options)
+    path, output = written(adata, tmp_path / "input.h5ad"), tmp_path / "predicted.h5ad"
+    loaded = shrunk_runs.loaded(run)
+    shape = prediction.predict_file(loaded, path, output, perturbation, **options)
+    found = ad.read_h5ad(output)
+    assert found.shape == shape
+    return found
 
 
 def dense(x) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from wound_jax.ahead import Ahead
 from wound_jax.arrays import Parameters
 from wound_jax.batching import (
     CellStore,
@@ -20,8 +21,8 @@ from wound_jax.batching import (
     make_store,
 )
 from wound_jax.config.schema import RunConfig
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.plan import SetPlan
-from wound_jax.data.prepare import PreparedData
 from wound_jax.data.spec import DataSpec
 from wound_jax.losses import loss_options, make_loss
 from wound_jax.losses.velocity import CELLS_OF_SOURCE, assign_velocity
@@ -54,26 +55,36 @@ class Feed:
     """Places cells and batches on the devices, resident or from the host.
 
     Args:
-        store: the cells, as NumPy arrays.
+        store: the cells, as NumPy arrays or rows on disk.
         devices: where arrays go.
         resident: whether all cells lie on the device and batches are positions; otherwise each
-            batch is gathered on the host.
+            batch is gathered on the host, in a thread of its own.
     """
 
     def __init__(self, store: CellStore, devices: Devices, *, resident: bool):
         self._host = store
         self._devices = devices
         self.store = place(store, devices.replicated) if resident else None
+        self._gathered = None if resident else Ahead(self._place)
 
-    def batch(self, plan: SetPlan) -> IndexBatch | SetBatch:
-        """One batch of a plan, its sets shared among the devices."""
-        own = plan.take(self._devices.own(len(plan)))
-        return place_own(self.on_host(own), self._devices.by_set)
+    def batch(self, plan: SetPlan, upcoming: Sequence[SetPlan] = ()) -> IndexBatch | SetBatch:
+        """One batch of a plan, its sets shared among the devices.
+
+        Args:
+            plan: which sets.
+            upcoming: the batches that will be asked for next; what has to be gathered on the host
+                is begun.
+        """
+        return self._gathered(plan, upcoming) if self._gathered else self._place(plan)
 
     def on_host(self, plan: SetPlan) -> IndexBatch | SetBatch:
         """The same batch before it is placed."""
         batch = index_batch(plan)
         return batch if self.store is not None else gather_on_host(self._host, batch)
+
+    def _place(self, plan: SetPlan) -> IndexBatch | SetBatch:
+        own = plan.take(self._devices.own(len(plan)))
+        return place_own(self.on_host(own), self._devices.by_set)
 
 
 def make_feed(config: RunConfig, data: PreparedData, devices: Devices) -> Feed:

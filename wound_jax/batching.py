@@ -1,7 +1,7 @@
 """From positions to arrays: cells on the device once, a batch as a gather inside the jitted step.
 
 Where the cell table does not fit on the device, `gather_on_host` builds the same batch from the
-host's copy (`data.residency: host`).
+host's copy (`data.residency: host`), or from rows on disk (`disk`).
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from wound_jax.arrays import HostOrDevice
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.plan import SetPlan
-from wound_jax.data.prepare import PreparedData
+from wound_jax.data.rows import DiskRows
 from wound_jax.models.set_transformer import SetInputs
 
 
@@ -24,7 +25,7 @@ class CellStore:
     """The cell table as arrays to gather from.
 
     Attributes:
-        features: the model's input and output space.
+        features: the model's input and output space; rows on disk stay on the host.
         genes: expression beside an embedding, where a gene decoder is trained.
         animal: code of each cell's animal, -1 where unseen in training.
         day: day of each cell, NaN where its timepoint names none.
@@ -35,8 +36,8 @@ class CellStore:
         velocity_of: whose velocities a batch takes, "control" or "target".
     """
 
-    features: Float[HostOrDevice, "table dims"]
-    genes: Float[HostOrDevice, "table genes"] | None
+    features: Float[HostOrDevice, "table dims"] | DiskRows
+    genes: Float[HostOrDevice, "table genes"] | DiskRows | None
     animal: Int[HostOrDevice, "table"]
     day: Float[HostOrDevice, "table"]
     scalars: Float[HostOrDevice, "table scalars"] | None = None
@@ -127,14 +128,14 @@ def gather(store: CellStore, batch: IndexBatch) -> SetBatch:
 
 
 def gather_on_host(store: CellStore, batch: IndexBatch) -> SetBatch:
-    """The same batch from a store of NumPy arrays."""
+    """The same batch from a store of NumPy arrays, or of rows on disk."""
     return _gather(store, batch, np)
 
 
 def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
     """A batch by NumPy, or by jax.numpy."""
     inputs = SetInputs(
-        control=xp.take(store.features, batch.control, axis=0),
+        control=_rows(store.features, batch.control, xp),
         mask=batch.control_mask,
         perturbation=batch.perturbation,
         timepoint=batch.timepoint,
@@ -143,14 +144,18 @@ def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
         day=xp.take(store.day, batch.target[:, 0], axis=0),
         scalars=None if store.scalars is None else xp.take(store.scalars, batch.control, axis=0),
     )
-    genes = None if store.genes is None else xp.take(store.genes, batch.target, axis=0)
+    genes = None if store.genes is None else _rows(store.genes, batch.target, xp)
     return SetBatch(
         inputs=inputs,
-        target=xp.take(store.features, batch.target, axis=0),
+        target=_rows(store.features, batch.target, xp),
         target_genes=genes,
         target_mask=batch.target_mask,
         velocity=None if store.velocity is None else _gather_velocity(store, batch, xp),
     )
+
+
+def _rows(values: Any, positions: Any, xp: Any) -> Any:
+    return values[positions] if isinstance(values, DiskRows) else xp.take(values, positions, axis=0)
 
 
 def _gather_velocity(store: CellStore, batch: IndexBatch, xp: Any) -> SetVelocity:

@@ -1,18 +1,23 @@
 """Predictions of a trained model: one predicted cell for each control cell.
 
 Control cells are cut into sets of the training length, a fixed partition by seed, and run through
-one compiled shape. Adapters are folded into the backbone first.
+one compiled shape, the sets of all groups in common batches. Adapters are folded into the backbone
+first. Cells are read while the model computes, and results can be taken batch by batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import jax
 import numpy as np
 from flax import nnx
 
+from wound_jax.ahead import Ahead
 from wound_jax.arrays import Parameters
 from wound_jax.data.plan import prediction_sets
+from wound_jax.data.rows import Rows
 from wound_jax.models.functional import merged, predict
 from wound_jax.models.set_transformer import SetInputs
 
@@ -67,7 +72,7 @@ class Predictor:
 
     def predict(
         self,
-        features: np.ndarray,
+        features: Rows,
         animals: np.ndarray,
         requests: Sequence[Request],
         scalars: np.ndarray | None = None,
@@ -75,7 +80,7 @@ class Predictor:
         """Predicts the control cells of each request.
 
         Args:
-            features: float32 `[table, features]`, the model's input.
+            features: float32 `[table, features]`, the model's input, in memory or on disk.
             animals: int32 `[table]`, code of each cell's animal, -1 where unseen in training.
             requests: what to predict; a cell may be asked for more than once.
             scalars: float32 `[table, scalars]`, for a model that is given scalar features.
@@ -84,17 +89,40 @@ class Predictor:
             For each request float32 `[len(controls), width]`, rows in the order of its controls;
             genes where the model has a decoder, else the input's own space.
         """
-        rows = [row for i, request in enumerate(requests) for row in self._rows(i, request)]
-        outputs: list[np.ndarray | None] = [None] * len(requests)
-        for owners, places, masks, predicted in self._batches(rows, features, animals, scalars):
-            for owner, place, mask, cells in zip(owners, places, masks, predicted, strict=False):
-                if outputs[owner] is None:
-                    n = len(requests[owner].controls)
-                    outputs[owner] = np.empty((n, cells.shape[-1]), np.float32)
-                outputs[owner][place[mask]] = cells[mask]
-        return [output for output in outputs if output is not None]
+        outputs: dict[int, np.ndarray] = {}
+        for owner, places, cells in self.stream(features, animals, requests, scalars):
+            if owner not in outputs:
+                n = len(requests[owner].controls)
+                outputs[owner] = np.empty((n, cells.shape[-1]), np.float32)
+            outputs[owner][places] = cells
+        return [outputs[owner] for owner in sorted(outputs)]
 
-    def _rows(self, owner: int, request: Request) -> Iterator[tuple]:
+    def stream(
+        self,
+        features: Rows,
+        animals: np.ndarray,
+        requests: Iterable[Request],
+        scalars: np.ndarray | None = None,
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """`predict`, set by set: the whole is never held.
+
+        Yields:
+            Which request, places in its controls, and float32 `[places, width]`, the predictions.
+        """
+        sets = (row for i, request in enumerate(requests) for row in self._sets(i, request))
+        batches = iter(lambda: list(islice(sets, self._batch_size)), [])
+        gathered = Ahead(partial(self._inputs, features, animals, scalars))
+        batch = next(batches, None)
+        while batch is not None:
+            after = next(batches, None)
+            inputs = gathered(batch, () if after is None else (after,))
+            predicted = np.asarray(self._run(self._parameters, inputs))
+            # The last batch has predictions of the sets that fill it up as well.
+            for (owner, place, mask, *_), cells in zip(batch, predicted, strict=False):
+                yield owner, place[mask], cells[mask]
+            batch = after
+
+    def _sets(self, owner: int, request: Request) -> Iterator[tuple]:
         """The sets of one request: owner, places in the request, mask, positions, codes."""
         order = np.arange(len(request.controls))
         places, masks = prediction_sets(order, self._cell_set_len, self._seed)
@@ -102,28 +130,20 @@ class Predictor:
             cells = request.controls[place]
             yield owner, place, mask, cells, request.perturbation, request.timepoint, request.day
 
-    def _batches(
-        self,
-        rows: Sequence[tuple],
-        features: np.ndarray,
-        animals: np.ndarray,
-        scalars: np.ndarray | None,
-    ) -> Iterator[tuple]:
-        """Runs sets in batches of one shape; the last batch is filled up by repeating a set."""
-        for start in range(0, len(rows), self._batch_size):
-            batch = rows[start : start + self._batch_size]
-            filled = [*batch, *[batch[-1]] * (self._batch_size - len(batch))]
-            _, _, masks, cells, perturbations, timepoints, days = (
-                np.stack(c) for c in zip(*filled, strict=True)
-            )
-            inputs = SetInputs(
-                control=features[cells],
-                mask=masks,
-                perturbation=perturbations.astype(np.int32),
-                timepoint=timepoints.astype(np.int32),
-                animal=animals[cells],
-                day=days.astype(np.float32),
-                scalars=None if scalars is None else scalars[cells],
-            )
-            predicted = np.asarray(self._run(self._parameters, inputs))
-            yield [r[0] for r in batch], [r[1] for r in batch], [r[2] for r in batch], predicted
+    def _inputs(
+        self, features: Rows, animals: np.ndarray, scalars: np.ndarray | None, batch: list[tuple]
+    ) -> SetInputs:
+        """The sets of a batch as arrays of one shape, filled up by repeating the last set."""
+        filled = [*batch, *[batch[-1]] * (self._batch_size - len(batch))]
+        _, _, masks, cells, perturbations, timepoints, days = (
+            np.stack(column) for column in zip(*filled, strict=True)
+        )
+        return SetInputs(
+            control=features[cells],
+            mask=masks,
+            perturbation=perturbations.astype(np.int32),
+            timepoint=timepoints.astype(np.int32),
+            animal=animals[cells],
+            day=days.astype(np.float32),
+            scalars=None if scalars is None else scalars[cells],
+        )

@@ -13,7 +13,7 @@ from typing import Any
 from wound_jax import provenance
 from wound_jax.config.load import dump_config
 from wound_jax.config.schema import RunConfig
-from wound_jax.data.prepare import PreparedData
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.source import describe_source
 from wound_jax.data.split_table import split_table
 from wound_jax.evaluation.held_out import Yardstick, fit_yardstick

@@ -33,6 +33,13 @@ from wound_jax.train_step import TrainState
 __all__ = ["Loop", "Progress", "Trainable", "drive", "require_validation"]
 
 
+# Batches that are announced beforehand, so that what lies on disk is read while a step computes.
+_AHEAD = 2
+
+# A batch, and those that come next.
+_Announced = tuple[SetPlan, Sequence[SetPlan]]
+
+
 class Trainable(Protocol):
     """What is trained: a `wound_jax.assemble.Run`, or whatever else has its parts.
 
@@ -170,7 +177,7 @@ def drive(run: Trainable, config: TrainingConfig, journal: Keeper, *, resume: bo
                 now = list(islice(plans, count))
                 state, metrics = _advance(run, state, now)
                 k += count
-                cells = sum(int(plan.target_mask.sum()) for plan in now)
+                cells = sum(int(plan.target_mask.sum()) for plan, _ in now)
                 journal.step(k, metrics, cells, count)
                 _keep(run, config, journal, state, k)
                 # To ask other processes is to wait for them: only where metrics are waited for.
@@ -191,19 +198,21 @@ def _dispatches(start: int, total: int, config: TrainingConfig) -> Iterator[int]
         k += count
 
 
-def _plans(run: Trainable, config: TrainingConfig, start: int) -> Iterator[SetPlan]:
-    """The batches from step `start` on, epoch after epoch."""
+def _plans(run: Trainable, config: TrainingConfig, start: int) -> Iterator[_Announced]:
+    """The batches from step `start` on, epoch after epoch, each with the next ones of its epoch."""
     epoch, first = divmod(start, run.batches_per_epoch)
     while True:
-        yield from run.plans.epoch(epoch).batches(config.batch_size)[first:]
+        batches = run.plans.epoch(epoch).batches(config.batch_size)
+        for i in range(first, len(batches)):
+            yield batches[i], batches[i + 1 : i + 1 + _AHEAD]
         epoch, first = epoch + 1, 0
 
 
-def _advance(run: Trainable, state: TrainState, plans: list[SetPlan]) -> tuple[TrainState, Any]:
+def _advance(run: Trainable, state: TrainState, now: list[_Announced]) -> tuple[TrainState, Any]:
     """The state after these batches, and the metrics of each."""
-    if len(plans) == 1:
-        return run.step(state, run.feed.store, run.feed.batch(plans[0]))
-    return run.steps(state, run.feed.store, run.batches(plans))
+    if len(now) == 1:
+        return run.step(state, run.feed.store, run.feed.batch(*now[0]))
+    return run.steps(state, run.feed.store, run.batches([plan for plan, _ in now]))
 
 
 def _keep(

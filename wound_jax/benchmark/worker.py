@@ -51,7 +51,7 @@ class Quiet:
         """Starts from the state it is given."""
         return initial, 0
 
-    def step(self, step: int, metrics: dict[str, Any], cells: int) -> None:
+    def step(self, step: int, metrics: dict[str, Any], cells: int, count: int = 1) -> None:
         """Keeps the metrics of a step."""
         self._pending.append(metrics)
 
@@ -160,13 +160,12 @@ class Bench:
         import jax
 
         from wound_jax.assemble import build_objective, make_step
-        from wound_jax.batching import gather
 
         run, config = self.run, self.config
         objective = build_objective(config, run.model.graphdef, run.devices)
-        _, step = make_step(config, run.model, objective, run.total_steps)
-        sets = jax.eval_shape(gather, run.feed.store, self.batch)
-        cost: Any = jax.jit(partial(step, seed=0)).lower(run.state, sets).cost_analysis()
+        _, step = make_step(config, run.model, objective, run.total_steps, run.devices)
+        lowered = jax.jit(partial(step, seed=0)).lower(run.state, run.feed.store, self.batch)
+        cost: Any = lowered.cost_analysis()
         return float((cost[0] if isinstance(cost, list) else cost)["flops"])
 
     def _loss_alone(self) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from wound_jax.comparison.cells import cells_key
 from wound_jax.comparison.finished import FinishedRun
 from wound_jax.config.schema import RunConfig
-from wound_jax.data.prepare import PreparedData
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import PARTS
 from wound_jax.errors import UserError

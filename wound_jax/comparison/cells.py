@@ -9,7 +9,8 @@ import json
 from typing import Any
 
 from wound_jax.config.schema import RunConfig
-from wound_jax.data.prepare import PreparedData, prepare
+from wound_jax.data.cells import PreparedData
+from wound_jax.data.prepare import prepare
 from wound_jax.evaluation.held_out import Yardstick, fit_yardstick
 
 # Keys of the velocity section that only the loss reads; any other one may decide the cells.

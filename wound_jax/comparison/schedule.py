@@ -17,7 +17,7 @@ from wound_jax.comparison.cells import SharedCells, cells_key
 from wound_jax.comparison.training import step_of, train_job
 from wound_jax.comparison.variants import PlannedVariant, folder_of, is_finished
 from wound_jax.config import RunConfig
-from wound_jax.data.prepare import PreparedData
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.source import describe_source
 from wound_jax.data.split_table import split_table
 from wound_jax.errors import UserError

@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from wound_jax.ahead import Ahead
 from wound_jax.assemble import Feed, Run, build_objective, make_step, stacked
 from wound_jax.comparison.seed_axis import SeedAxis
 from wound_jax.config.schema import RunConfig
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.plan import PlanBuilder, SetPlan
-from wound_jax.data.prepare import PreparedData
 from wound_jax.sharding import make_devices
 from wound_jax.train_step import (
     Batch,
@@ -81,14 +82,18 @@ class SeedsFeed:
         self._feed = feed
         self._axis = axis
         self.store = feed.store
+        self._gathered = Ahead(self._place) if self.store is None else None
 
-    def batch(self, plan: SeedsPlan) -> Batch:
-        """One batch of each seed."""
-        return jax.device_put(self.on_host(plan), self._axis.batches)
+    def batch(self, plan: SeedsPlan, upcoming: Sequence[SeedsPlan] = ()) -> Batch:
+        """One batch of each seed; see `wound_jax.assemble.Feed.batch`."""
+        return self._gathered(plan, upcoming) if self._gathered else self._place(plan)
 
     def on_host(self, plan: SeedsPlan) -> Batch:
         """The same before it is placed."""
         return stacked([self._feed.on_host(one) for one in plan.of])
+
+    def _place(self, plan: SeedsPlan) -> Batch:
+        return jax.device_put(self.on_host(plan), self._axis.batches)
 
 
 class SeedsRun:

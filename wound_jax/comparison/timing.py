@@ -15,7 +15,7 @@ import jax
 from wound_jax.assemble import Run
 from wound_jax.comparison.seeds_run import SeedsRun, with_seed
 from wound_jax.config import RunConfig
-from wound_jax.data.prepare import PreparedData
+from wound_jax.data.cells import PreparedData
 from wound_jax.loop import Trainable
 
 

@@ -17,7 +17,7 @@ from wound_jax.comparison.seeds_journal import SeedsJournal
 from wound_jax.comparison.seeds_run import SeedsRun
 from wound_jax.comparison.variants import folder_of
 from wound_jax.config import RunConfig
-from wound_jax.data.prepare import PreparedData
+from wound_jax.data.cells import PreparedData
 from wound_jax.journal import Journal
 from wound_jax.lifecycle import add_seconds, record_start, score_run
 from wound_jax.loop import Loop, drive

@@ -227,6 +227,7 @@ def check_consistency(config: RunConfig) -> None:
     """
     problems = [
         *_data_problems(config.data),
+        *_disk_problems(config),
         *_split_problems(config.split, config.data),
         *_model_problems(config.model, config.data),
         *_training_problems(config.training, config.data),
@@ -258,6 +259,23 @@ def _data_problems(data: DataConfig) -> Iterator[str]:
             "data.match_on holds animal, but data.animal_col is null: set data.animal_col=COLUMN "
             "or take animal out of data.match_on."
         )
+
+
+def _disk_problems(config: RunConfig) -> Iterator[str]:
+    """A training store holds one gene matrix and no more."""
+    data = config.data
+    if data.residency != "disk":
+        return
+    fix = "set data.residency=device or host"
+    if is_synthetic(data):
+        yield f"data.residency=disk reads a file, but data.source=synthetic is simulated: {fix}."
+    if is_embedding(data):
+        yield (
+            f"data.residency=disk reads expression, but data.input={data.input} is an embedding: "
+            f"set data.input=X or layers/NAME, or {fix}."
+        )
+    if config.velocity.enable:
+        yield f"velocity.enable=true needs the velocities of all cells in memory: {fix}."
 
 
 def _split_problems(split: SplitConfig, data: DataConfig) -> Iterator[str]:

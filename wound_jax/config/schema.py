@@ -70,7 +70,9 @@ class DataConfig(Section):
     cell_set_len: Annotated[int, Field(ge=2)] = 128
     short_sets: Literal["mask", "resample"] = "mask"
     control_fraction: Fraction = 0.0
-    residency: Literal["device", "host"] = "device"
+    # Where the cells lie: on the device, in the memory of the host, or in a training store on disk
+    # (`convert` writes one), from which batches are read ahead of the step.
+    residency: Literal["device", "host", "disk"] = "device"
 
 
 class SplitConfig(Section):
@@ -239,6 +241,9 @@ class EvaluationConfig(Section):
     """How held-out cells are scored after training."""
 
     min_cells: Annotated[int, Field(ge=2)] = 30
+    # Cells of each arm of a stratum that are scored or learnt from, at most, the same ones for
+    # every model; null takes all where the cells are in memory, and 512 where they are on disk.
+    cells_per_arm: Annotated[int, Field(ge=10)] | None = None
     n_pcs: PositiveInt = 50
     # Draws of the bootstrap over held-out animals.
     bootstrap: Annotated[int, Field(ge=100)] = 1000

@@ -4,13 +4,8 @@ import numpy as np
 
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import require_control
-from wound_jax.data.prepare import (
-    PreparedData,
-    cell_table,
-    fingerprint,
-    labelled_cells,
-    match_labels,
-)
+from wound_jax.data.cells import PreparedData, fingerprint, match_labels
+from wound_jax.data.prepare import cell_table, labelled_cells
 from wound_jax.data.source import read_parts
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split

@@ -2,8 +2,8 @@
 
 `log1p_cp10k` divides each cell by its total over the normalisation genes, scales to 10,000 and
 takes log(1 + x), through scanpy; `n_hvg` keeps the most variable genes of the training cells
-(`seurat` flavour on log values). What was fitted is stored with the model, and a later file is
-brought to the same genes **by name**.
+(`wound_jax.data.variable_genes`). Cells may come in blocks. What was fitted is stored with the
+model, and a later file is brought to the same genes **by name**.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,10 @@ from typing import cast
 
 import anndata as ad
 import numpy as np
-import pandas as pd
+import scipy.sparse as sp
 
-from wound_jax.data.source import Matrix, n_columns
+from wound_jax.data.source import Matrix, n_columns, n_rows, row_blocks
+from wound_jax.data.variable_genes import GeneMoments, highly_variable
 from wound_jax.errors import UserError
 
 TARGET_SUM = 1e4
@@ -55,6 +56,27 @@ class Preprocessing:
             UserError: the scale is not the expected one, a gene is named twice, or one is missing.
         """
         check_scale(values, self.kind)
+        return self.transform(values, var_names, missing=missing)
+
+    def transform(
+        self, values: Matrix, var_names: Sequence[str], *, missing: str = "error"
+    ) -> tuple[np.ndarray, list[str]]:
+        """`apply` to cells whose scale has been checked, or is being checked over all blocks."""
+        values, index, absent = self._scaled(values, var_names, missing)
+        return _dense(values, index), absent
+
+    def transform_csr(self, values: Matrix, var_names: Sequence[str]) -> sp.csr_matrix:
+        """`transform` to CSR, without stored zeros, where no gene may be missing."""
+        values, index, _ = self._scaled(values, var_names, "error")
+        taken = sp.csr_matrix(_take(values, index), dtype=np.float32, copy=True)
+        taken.sum_duplicates()
+        taken.eliminate_zeros()
+        return taken
+
+    def _scaled(
+        self, values: Matrix, var_names: Sequence[str], missing: str
+    ) -> tuple[Matrix, np.ndarray, list[str]]:
+        """The cells on the model's scale, where its genes are, -1 if absent, and the absent."""
         column = _columns(var_names)
         absent = self._absent(column, missing)
         if self.kind == "log1p_cp10k":
@@ -64,7 +86,7 @@ class Preprocessing:
             taken = _take(values, np.array([column[gene] for gene in present]))
             values = _log1p_cp10k(taken, owned=taken is not values)
             column = {gene: i for i, gene in enumerate(present)}
-        return _dense(values, np.array([column.get(gene, -1) for gene in self.genes])), absent
+        return values, np.array([column.get(gene, -1) for gene in self.genes]), absent
 
     def _absent(self, column: dict[str, int], missing: str) -> list[str]:
         """The genes that a file lacks. A cell's total needs all it was taken over in training."""
@@ -107,18 +129,65 @@ def fit_preprocessing(
     Raises:
         UserError: the scale is not the expected one, a gene is named twice, or there are too few.
     """
-    names = tuple(map(str, var_names))
-    _columns(names)
-    check_scale(values, kind)
-    genes = names
-    if n_hvg is not None:
-        if n_hvg > len(names):
-            raise UserError(f"data.n_hvg={n_hvg}, but the data have {len(names)} genes.")
-        log_values = values[training]
-        if kind == "log1p_cp10k":
+    fit = PreprocessingFit(var_names, kind, n_hvg)
+    trains = np.zeros(n_rows(values), dtype=bool)
+    trains[training] = True
+    for rows, block in row_blocks(values):
+        fit.add(block, trains[rows])
+    return fit.result()
+
+
+class PreprocessingFit:
+    """`fit_preprocessing` of cells that come in blocks.
+
+    Args:
+        var_names: names of the genes.
+        kind: "none" or "log1p_cp10k".
+        n_hvg: how many of the most variable genes to keep; None keeps all.
+
+    Raises:
+        UserError: a gene is named twice, or there are too few.
+    """
+
+    def __init__(self, var_names: Sequence[str], kind: str, n_hvg: int | None):
+        self._names = tuple(map(str, var_names))
+        self._kind = kind
+        self._n_hvg = n_hvg
+        self._scale = ScaleCheck(kind)
+        self._moments = GeneMoments(len(self._names))
+        _columns(self._names)
+        if n_hvg is not None and n_hvg > len(self._names):
+            raise UserError(f"data.n_hvg={n_hvg}, but the data have {len(self._names)} genes.")
+
+    def add(self, block: Matrix, training: np.ndarray) -> None:
+        """Looks at the scale of all cells of a block, and at the genes of the training cells.
+
+        Args:
+            block: `[cells, genes]`.
+            training: boolean `[cells]`, which of them may be looked at.
+
+        Raises:
+            UserError: the scale is seen not to be the expected one.
+        """
+        self._scale.add(block)
+        if self._n_hvg is None or not training.any():
+            return
+        log_values = block[training]
+        if self._kind == "log1p_cp10k":
             log_values = _log1p_cp10k(log_values, owned=True)
-        genes = tuple(names[i] for i in _highly_variable(log_values, n_hvg))
-    return Preprocessing(kind=kind, genes=genes, normalisation_genes=names)
+        self._moments.add(cast(Matrix, log_values.astype(np.float32, copy=False)))
+
+    def result(self) -> Preprocessing:
+        """What was fitted.
+
+        Raises:
+            UserError: the scale is not the expected one, or too few genes vary.
+        """
+        self._scale.require()
+        genes = self._names
+        if self._n_hvg is not None:
+            genes = tuple(genes[i] for i in highly_variable(self._moments, self._n_hvg))
+        return Preprocessing(self._kind, genes, self._names)
 
 
 def check_scale(values: Matrix, kind: str) -> None:
@@ -131,25 +200,58 @@ def check_scale(values: Matrix, kind: str) -> None:
     Raises:
         UserError: naming what was found and the setting that fits it.
     """
-    low, high, odd = 0.0, 0.0, None
-    for block in _blocks(values):
-        if not np.isfinite(block).all():
-            raise UserError("the expression matrix holds NaN or infinite values; clean the file.")
-        low, high = min(low, block.min()), max(high, block.max())
-        if odd is None:
-            other = block[block != np.rint(block)]
-            odd = other[0] if other.size else None
-    if kind == "none" and odd is None and high > 1:
-        raise UserError(
-            f"the expression matrix holds integer counts (up to {high:g}), but "
-            "data.preprocess=none expects log-normalised values; set data.preprocess=log1p_cp10k."
-        )
-    if kind == "log1p_cp10k" and (odd is not None or low < 0):
-        raise UserError(
-            "data.preprocess=log1p_cp10k expects integer counts, but the expression matrix holds "
-            f"other values (such as {low if odd is None else odd:g}); set data.preprocess=none if "
-            "they are log-normalised already, or name the counts by data.input=layers/NAME."
-        )
+    scale = ScaleCheck(kind)
+    scale.add(values)
+    scale.require()
+
+
+class ScaleCheck:
+    """`check_scale` of cells that come in blocks: no single block need tell counts from logs.
+
+    Args:
+        kind: "none" expects log values, "log1p_cp10k" counts.
+    """
+
+    def __init__(self, kind: str):
+        self._kind = kind
+        self._low = self._high = 0.0
+        self._odd: float | None = None
+
+    def add(self, values: Matrix) -> None:
+        """Looks at the values of a block.
+
+        Raises:
+            UserError: they are not finite, or no counts where counts are expected.
+        """
+        for block in _blocks(values):
+            if not np.isfinite(block).all():
+                raise UserError(
+                    "the expression matrix holds NaN or infinite values; clean the file."
+                )
+            self._low, self._high = min(self._low, block.min()), max(self._high, block.max())
+            if self._odd is None:
+                other = block[block != np.rint(block)]
+                self._odd = other[0] if other.size else None
+        if self._kind == "log1p_cp10k" and (self._odd is not None or self._low < 0):
+            raise UserError(
+                "data.preprocess=log1p_cp10k expects integer counts, but the expression matrix "
+                f"holds other values (such as {self._low if self._odd is None else self._odd:g}); "
+                "set data.preprocess=none if they are log-normalised already, or name the counts "
+                "by data.input=layers/NAME."
+            )
+
+    def require(self) -> None:
+        """Asks, when all blocks have been seen, whether counts were taken for log values.
+
+        Raises:
+            UserError: they were.
+        """
+        if self._kind == "none" and self._odd is None and self._high > 1:
+            raise UserError(
+                f"the expression matrix holds integer counts (up to {self._high:g}), but "
+                "data.preprocess=none expects log-normalised values; set "
+                "data.preprocess=log1p_cp10k."
+            )
 
 
 def _blocks(values: Matrix) -> Iterator[np.ndarray]:
@@ -182,26 +284,6 @@ def _log1p_cp10k(counts: Matrix, *, owned: bool) -> Matrix:
     sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
     sc.pp.log1p(cells)
     return cast(Matrix, cells.X)
-
-
-def _highly_variable(log_values: Matrix, n_hvg: int) -> np.ndarray:
-    """Positions of the genes that vary most, ascending, by scanpy's `seurat` dispersions.
-
-    scanpy's own cut keeps all genes that tie with the last one, and fewer than asked for where
-    too few vary; here there are `n_hvg` of them, the first in the file where they tie.
-    """
-    import scanpy as sc
-
-    cells = ad.AnnData(log_values.astype(np.float32, copy=False))
-    found = cast(pd.DataFrame, sc.pp.highly_variable_genes(cells, flavor="seurat", inplace=False))
-    varying = found["dispersions"].notna().to_numpy()
-    if varying.sum() < n_hvg:
-        raise UserError(
-            f"data.n_hvg={n_hvg}, but only {varying.sum()} genes vary in the training cells; "
-            "lower it."
-        )
-    spread = found["dispersions_norm"].fillna(-np.inf).to_numpy()
-    return np.sort(np.lexsort((-spread, ~varying))[:n_hvg])
 
 
 def _take(values: Matrix, index: np.ndarray) -> Matrix:

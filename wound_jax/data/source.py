@@ -1,17 +1,21 @@
 """Where cells come from: an AnnData file, read in parts, or the synthetic wound set.
 
-Only the matrices a run asks for are read; sparse matrices stay sparse.
+Only the matrices a run asks for are read; sparse matrices stay sparse. `row_blocks` walks along a
+matrix, in memory or in a file, without a second copy of it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem
+from anndata.io import read_elem, sparse_dataset
 
 from wound_jax.config.schema import DataConfig
 from wound_jax.errors import UserError, unknown_name
@@ -20,6 +24,16 @@ Matrix = np.ndarray | sp.csr_matrix
 
 # Entries of `uns` that say what a matrix means.
 _NOTES = ("velocity_latent_basis", "velocity_estimate")
+# The entry of `uns` by which a training store (`wound_jax.data.store`) is known.
+STORE_RECORD = "wound_jax_store"
+# Values of a block of rows, were they all stored.
+_BLOCK_VALUES = 1 << 24
+# Stored values up to which a matrix by columns is read whole, about 3 GB.
+_MOST_BY_COLUMNS = 1 << 28
+_NO_X = (
+    "the AnnData has no X; name a layer instead (layers/NAME), or for data.input an embedding "
+    "(obsm/KEY)."
+)
 
 
 def open_source(
@@ -63,18 +77,13 @@ def read_parts(
     Raises:
         UserError: there is no such file, it is no AnnData file, or lacks a layer or an obsm key.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.h5ad")) if path.parent.is_dir() else []
-        found = ", ".join(near) or "none"
-        raise UserError(f"no file at {path}. h5ad files in that folder: {found}.")
-    try:
-        file: Any = h5py.File(path, "r")
-    except OSError as e:
-        raise UserError(f"{path} is not an h5ad (HDF5) file: {e}") from e
-    with file:
-        if not {"obs", "var"} <= set(file):
-            raise UserError(f"{path} holds no obs and var: it is not an AnnData file.")
+    with open_h5ad(path) as file:
+        if is_store(file):
+            raise UserError(
+                f"{path} is a training store, which holds cells in the scale of one model; to "
+                "train from it, set data.residency=disk; for anything else, give the file it was "
+                "converted from."
+            )
         for key in sorted(set(keys) - {"X"}):
             kind, _, name = key.partition("/")
             _require(kind, name, file.get(kind, {}))
@@ -83,6 +92,108 @@ def read_parts(
         adata = _assemble(parts, read_elem(file["obs"]), read_elem(file["var"]))
         adata.uns = {name: read_elem(file["uns"][name]) for name in _NOTES if _has(file, name)}
         return adata
+
+
+@contextmanager
+def open_h5ad(path: str | Path) -> Iterator[Any]:
+    """An h5ad file, open for reading.
+
+    Raises:
+        UserError: there is no such file, it was cut short, or it is no AnnData file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.h5ad")) if path.parent.is_dir() else []
+        found = ", ".join(near) or "none"
+        raise UserError(f"no file at {path}. h5ad files in that folder: {found}.")
+    try:
+        file: Any = h5py.File(path, "r")
+    except OSError as e:
+        if "truncated" in str(e):
+            raise UserError(f"{path} was cut short; copy or write it again ({e}).") from e
+        raise UserError(f"{path} is not an h5ad (HDF5) file: {e}") from e
+    with file:
+        if not {"obs", "var"} <= set(file):
+            raise UserError(f"{path} holds no obs and var: it is not an AnnData file.")
+        yield file
+
+
+def is_store(file: Any) -> bool:
+    """Whether an open h5ad file is a training store (`wound_jax.data.store`)."""
+    return _has(file, STORE_RECORD)
+
+
+def read_labels(file: Any) -> tuple[pd.DataFrame, list[str]]:
+    """The labels of the cells of an open file, and the names of its genes."""
+    obs, var = (cast(pd.DataFrame, read_elem(file[name])) for name in ("obs", "var"))
+    return obs, list(map(str, var.index))
+
+
+@dataclass(frozen=True, eq=False)
+class BackedCells:
+    """Cells of an open file: labels in memory, one matrix left where it is.
+
+    Attributes:
+        obs: labels.
+        genes: names of the variables.
+        values: the matrix; slices of rows are CSR or plain arrays.
+    """
+
+    obs: pd.DataFrame
+    genes: list[str]
+    values: Any
+
+
+def backed_cells(file: Any, key: str) -> BackedCells:
+    """The cells of an open file with one matrix, which is read when it is sliced.
+
+    A matrix stored by columns cannot be read by rows: where it is small it is read whole.
+
+    Args:
+        file: from `open_h5ad`.
+        key: "X", "layers/NAME" or "obsm/KEY".
+
+    Raises:
+        UserError: there is no such matrix, or it is large and stored by columns.
+    """
+    kind, _, name = key.partition("/")
+    if kind != "X":
+        _require(kind, name, file.get(kind, {}))
+    elif "X" not in file:
+        raise UserError(_NO_X)
+    return BackedCells(*read_labels(file), _by_rows(file[key], key))
+
+
+def _by_rows(stored: Any, key: str) -> Any:
+    if isinstance(stored, h5py.Dataset):
+        return stored
+    encoding = stored.attrs.get("encoding-type")
+    if encoding == "csr_matrix":
+        return sparse_dataset(stored)
+    if encoding == "csc_matrix" and len(stored["data"]) > _MOST_BY_COLUMNS:
+        raise UserError(
+            f"{key} is stored by columns (CSC), so its rows cannot be read one block after the "
+            f"other; write the file anew with that matrix as CSR (scipy's .tocsr())."
+        )
+    whole = read_elem(stored)
+    return sp.csr_matrix(whole) if sp.issparse(whole) else np.asarray(whole)
+
+
+def row_blocks(values: Any) -> Iterator[tuple[slice, Matrix]]:
+    """A matrix block by block, each of some 16 million values were they all stored.
+
+    Args:
+        values: `[cells, columns]`, in memory or in a file.
+
+    Yields:
+        Which rows, and the block.
+    """
+    n_rows, n_values = values.shape
+    size = min(8_192, max(64, _BLOCK_VALUES // max(1, n_values)))
+    for start in range(0, n_rows, size):
+        rows = slice(start, min(start + size, n_rows))
+        block = values[rows]
+        yield rows, sp.csr_matrix(block) if sp.issparse(block) else np.asarray(block)
 
 
 def take_cells(adata: ad.AnnData, keep: np.ndarray) -> ad.AnnData:
@@ -134,10 +245,7 @@ def matrix(adata: ad.AnnData, key: str) -> Matrix:
     if kind == "X":
         found = adata.X
         if found is None:
-            raise UserError(
-                "the AnnData has no X; name a layer instead (layers/NAME), or for data.input an "
-                "embedding (obsm/KEY)."
-            )
+            raise UserError(_NO_X)
     else:
         holder = adata.layers if kind == "layers" else adata.obsm
         _require(kind, name, holder)
@@ -153,6 +261,11 @@ def _require(kind: str, name: str, present: Collection[str]) -> None:
 def n_columns(values: Matrix) -> int:
     """Number of columns (scipy leaves open whether a matrix has a shape)."""
     return cast(tuple[int, int], values.shape)[1]
+
+
+def n_rows(values: Matrix) -> int:
+    """Number of rows."""
+    return cast(tuple[int, int], values.shape)[0]
 
 
 def is_gene_matrix(key: str) -> bool:

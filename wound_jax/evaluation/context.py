@@ -143,6 +143,13 @@ def fit_context(
     )
 
 
+def cells_for_components(n: int, seed: int) -> Int[np.ndarray, " cells"]:
+    """Which of `n` training cells the components are fitted on, ascending: at most 20,000."""
+    if n <= _MAX_PCA_CELLS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, _MAX_PCA_CELLS, replace=False))
+
+
 def _principal_components(
     cells: Float[np.ndarray, "cells genes"], n_pcs: int, seed: int
 ) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, "dims genes"]]:
@@ -152,9 +159,7 @@ def _principal_components(
             f"{len(cells)} training cell(s) to fit principal components on; expected at least 2. "
             "Check that the split leaves training cells."
         )
-    if len(cells) > _MAX_PCA_CELLS:
-        chosen = np.random.default_rng(seed).choice(len(cells), _MAX_PCA_CELLS, replace=False)
-        cells = cells[np.sort(chosen)]
+    cells = cells[cells_for_components(len(cells), seed)]
     n_kept = min(n_pcs, len(cells) - 1, cells.shape[1])
     pca = PCA(n_kept, svd_solver="randomized", random_state=seed).fit(cells)
     return np.asarray(pca.mean_, np.float64), np.asarray(pca.components_, np.float64)

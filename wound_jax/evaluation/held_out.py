@@ -2,9 +2,11 @@
 
 A stratum is one (cell type, timepoint, condition) with enough cells in both arms. Whatever is
 learned here (genes, components, baselines) is learned on training cells only. Strata that are too
-small are listed, never dropped in silence.
+small are listed, never dropped in silence; of very large ones a sample is drawn
+(`evaluation.cells_per_arm`), so that cells on disk need not fit in memory.
 """
 
+import dataclasses
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from wound_jax.config.schema import EvaluationConfig
+from wound_jax.data.cells import CellTable, PreparedData, plan_group
 from wound_jax.data.days import day_of
 from wound_jax.data.groups import Group, timepoint_or_none
-from wound_jax.data.prepare import CellTable, PreparedData, plan_group
 from wound_jax.data.spec import DataSpec
+from wound_jax.data.splits import PARTS
 from wound_jax.errors import UserError
 from wound_jax.evaluation.baselines import Baseline, fit_baselines
-from wound_jax.evaluation.context import ScoreContext, fit_context
+from wound_jax.evaluation.context import ScoreContext, cells_for_components, fit_context
 from wound_jax.evaluation.strata import Stratum
 from wound_jax.inference import Predictor, Request
 
@@ -27,6 +30,8 @@ TOP_GENES = 100
 # Cells in each arm of a training stratum that baselines and genes are fitted on; below the
 # threshold for scoring, so that the few treated cells of a few-shot type still teach its own shift.
 _MIN_TRAINING_CELLS = 10
+# Cells of each arm of a stratum, at most, where the cells lie on disk and the config names none.
+CELLS_PER_ARM_ON_DISK = 512
 
 
 # Compared by identity: arrays have no single truth value.
@@ -54,6 +59,19 @@ class PlannedStratum:
         """How many cells the smaller of its arms has."""
         return min(len(self.controls), len(self.targets))
 
+    def sampled(self, n: int, rng: np.random.Generator) -> "PlannedStratum":
+        """The stratum with at most `n` cells in each arm, each cell with the same chance."""
+        arms = {
+            arm: _sample([getattr(group, arm) for group in self.groups], n, rng)
+            for arm in ("controls", "targets")
+        }
+        pairs = zip(self.groups, *arms.values(), strict=True)
+        groups = tuple(
+            dataclasses.replace(group, controls=controls, targets=targets)
+            for group, controls, targets in pairs
+        )
+        return dataclasses.replace(self, groups=groups)
+
     def cells(self, table: CellTable) -> Stratum:
         """The stratum with its cells."""
         controls, targets = self.controls, self.targets
@@ -66,6 +84,17 @@ class PlannedStratum:
             control_animals=table.annotations.animal[controls],
             treated_animals=table.annotations.animal[targets],
         )
+
+
+def _sample(parts: list[np.ndarray], n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """`n` of the cells of all parts, each part in its order; all where there are no more."""
+    total = sum(len(part) for part in parts)
+    if total <= n:
+        return parts
+    kept = np.zeros(total, dtype=bool)
+    kept[rng.choice(total, n, replace=False)] = True
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    return [part[keep] for part, keep in zip(parts, np.split(kept, ends), strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +133,12 @@ def fit_yardstick(data: PreparedData, config: EvaluationConfig, seed: int) -> Ya
     merged = merge_groups(groups)
     # Fewer cells give shifts that are mostly noise, and each stratum counts alike.
     large = [stratum for stratum in merged if stratum.smaller_arm >= _MIN_TRAINING_CELLS]
-    planned = tuple(large or merged)
+    planned = tuple(_sampled(large or merged, data, config, "train"))
     training = [stratum.cells(data.cells) for stratum in planned]
+    trained = data.split.training_cells
     context = fit_context(
         training,
-        data.cells.expression[data.split.training_cells],
+        data.cells.expression[trained[cells_for_components(len(trained), seed)]],
         n_pcs=config.n_pcs,
         n_top_genes=TOP_GENES,
         seed=seed,
@@ -144,7 +174,19 @@ def plan_strata(
             f"no stratum of the {part} cells has evaluation.min_cells={config.min_cells} cells in "
             f"both arms (largest: {_largest(small)}); lower it, or hold out more."
         )
-    return strata, small
+    return _sampled(strata, data, config, part), small
+
+
+def _sampled(
+    strata: Sequence[PlannedStratum], data: PreparedData, config: EvaluationConfig, part: str
+) -> list[PlannedStratum]:
+    """The strata with as many cells as are scored or learnt from."""
+    most = config.cells_per_arm or (CELLS_PER_ARM_ON_DISK if data.cells.on_disk else None)
+    if most is None:
+        return list(strata)
+    # The same cells whatever the model and the seed, so that differences are paired.
+    rng = np.random.default_rng(PARTS.index(part))
+    return [stratum.sampled(most, rng) for stratum in strata]
 
 
 def large_strata(

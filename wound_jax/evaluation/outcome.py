@@ -15,8 +15,8 @@ from typing import Any, overload
 import numpy as np
 
 from wound_jax.config.schema import EvaluationConfig
+from wound_jax.data.cells import PreparedData
 from wound_jax.data.groups import timepoint_or_none
-from wound_jax.data.prepare import PreparedData
 from wound_jax.evaluation.baselines import Baseline
 from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound_markers
 from wound_jax.evaluation.held_out import PlannedStratum, Yardstick

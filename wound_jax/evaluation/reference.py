@@ -34,7 +34,7 @@ def reference_of(
 ) -> Reference:
     """The reference of one part of the split, computed for the first model that is scored on it."""
     # The entry holds the cells, so that no other ones can get their identity.
-    key = id(data), part, config.min_cells
+    key = id(data), part, config.min_cells, config.cells_per_arm
     if key not in yardstick.kept:
         planned, small = plan_strata(data, config, part)
         strata = [one.cells(data.cells) for one in planned]

@@ -1,0 +1,86 @@
+"""`python -m wound_jax convert --config CONFIG --output STORE.h5ad [key=value ...]`.
+
+Rewrites a file once as a training store, from which runs train that do not fit in memory: genes
+chosen, values on the model's scale, rows quick to read. `docs/large_data.md` says what to expect.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from wound_jax import cli
+from wound_jax.config import RunConfig, load_config
+from wound_jax.config.activity import is_embedding, is_synthetic, require_data_source
+from wound_jax.errors import UserError
+
+_EXAMPLES = """example:
+  python -m wound_jax convert --config configs/burn_sham_gene.yaml data.path=big.h5ad \\
+      --output big_store.h5ad
+  python -m wound_jax train --config configs/burn_sham_gene.yaml data.path=big_store.h5ad \\
+      data.residency=disk
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Converts one file; returns the exit status."""
+    arguments = _parser().parse_intermixed_args(argv)
+    return cli.run(lambda: _main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wound_jax convert",
+        description="Rewrite a file as a training store, for data.residency=disk.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, help="config of the runs that will train")
+    parser.add_argument("--output", required=True, help="store to write (.h5ad)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, arguments.overrides)
+    output = Path(arguments.output)
+    _require_convertible(config)
+    if output.resolve() == Path(str(config.data.path)).resolve():
+        raise UserError(f"data.path and --output are both {output}; write to another file.")
+    if output.exists() and not arguments.overwrite:
+        raise UserError(f"{output} exists; choose another --output, or give --overwrite.")
+    if not output.parent.is_dir():
+        raise UserError(f"there is no folder {output.parent} to write {output.name} into.")
+    # Everything heavy is imported once the config is known to be sound.
+    from wound_jax.data.conversion import convert
+
+    start = time.perf_counter()
+    store = convert(config, output, progress=not arguments.no_progress)
+    n_cells, n_genes = store.rows.shape
+    print(
+        f"{n_cells} cells x {n_genes} genes, {output.stat().st_size / 1e9:.2f} GB, in {output} "
+        f"after {time.perf_counter() - start:.0f} s; train with data.path={output} "
+        "data.residency=disk",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _require_convertible(config: RunConfig) -> None:
+    require_data_source(config)
+    if is_synthetic(config.data):
+        raise UserError(
+            "data.source=synthetic is simulated in memory; write it to a file first "
+            "(python -m wound_jax synthetic), or train with data.residency=device."
+        )
+    if is_embedding(config.data):
+        raise UserError(
+            f"data.input={config.data.input} is an embedding; a training store holds expression: "
+            "set data.input=X or layers/NAME."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

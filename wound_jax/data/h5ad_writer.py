@@ -1,0 +1,105 @@
+"""h5ad files that are written block by block, under another name until they are whole."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+# Values of a chunk. HDF5 keeps note of every chunk in memory, so that small ones cost more of it
+# than the values themselves.
+_CHUNK = 1 << 18
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, `PATH.part`, that becomes `path` when all went well.
+
+    Where something went wrong nothing stays, and what was at `path` before is still there.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_h5ad(
+    path: Path, obs: pd.DataFrame, genes: Iterable[str], notes: dict[str, Any]
+) -> Iterator[Any]:
+    """A new h5ad file without X, open for writing it.
+
+    Args:
+        path: the file.
+        obs: labels of the cells.
+        genes: names of the variables.
+        notes: what `uns` holds.
+    """
+    var = pd.DataFrame(index=pd.Index(list(genes)))
+    ad.AnnData(obs=obs, var=var, uns=notes).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        if "X" in file:
+            del file["X"]
+        yield file
+
+
+def csr_group(file: Any, shape: tuple[int, int]) -> Any:
+    """The group of a CSR matrix X, still without its arrays."""
+    x = file.create_group("X")
+    x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+    x.attrs["shape"] = np.array(shape, np.int64)
+    return x
+
+
+def write_dense(file: Any, blocks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
+    """Writes X as a dense matrix, block by block.
+
+    Args:
+        file: from `new_h5ad`.
+        blocks: float32 `[cells, genes]`, in the order of the cells.
+        shape: of X.
+    """
+    x = file.create_dataset("X", shape, "<f4")
+    x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    row = 0
+    for block in blocks:
+        x[row : row + len(block)] = block
+        row += len(block)
+
+
+def write_csr(
+    file: Any,
+    blocks: Iterable[Any],
+    shape: tuple[int, int],
+    *,
+    compression: str | None = None,
+) -> None:
+    """Writes X as a CSR matrix, block by block; the arguments are those of `write_dense`.
+
+    Args:
+        file: from `new_h5ad`.
+        blocks: float32 `[cells, genes]`, dense or CSR.
+        shape: of X.
+        compression: of h5py, such as "gzip".
+    """
+    x, indptr = csr_group(file, shape), [np.zeros(1, np.int64)]
+    options: dict[str, Any] = {"maxshape": (None,), "chunks": (_CHUNK,), "compression": compression}
+    arrays = {
+        "data": x.create_dataset("data", (0,), "<f4", **options),
+        "indices": x.create_dataset("indices", (0,), "<i4", **options),
+    }
+    for block in map(sp.csr_matrix, blocks):
+        start = int(indptr[-1][-1])
+        for name, array in arrays.items():
+            array.resize(start + block.nnz, axis=0)
+            array[start:] = getattr(block, name)
+        indptr.append(start + block.indptr[1:].astype(np.int64))
+    x.create_dataset("indptr", data=np.concatenate(indptr))
