@@ -28,6 +28,7 @@ CHANGES = [
     *(text for text in shrunk_runs.SHRUNK if not text.startswith(("name", "split"))),
     "data.source=synthetic",
     "prediction.linear_weight=auto",
+    "prediction.count_zeros=true",
 ]
 
 
@@ -89,7 +90,7 @@ def test_scores_are_those_of_the_runs_and_of_their_mean_cells(made):
     for rows, table in zip(found, tables, strict=True):
         expected = np.mean([row["pearson_delta"] for row in rows])
         assert table["pearson_delta"] == pytest.approx(expected, rel=1e-6)
-    assert scores.linear_weights["ensemble + linear"] == [0.5]
+    assert scores.linear_weights["ensemble"] == [0.5]
 
 
 def test_the_tables_hold_every_method_and_fold(made):
@@ -97,8 +98,9 @@ def test_the_tables_hold_every_method_and_fold(made):
         rows = list(csv.DictReader(file))
     assert {row["cell_type"] for row in rows} == set(LABELS)
     methods = {row["method"] for row in rows}
-    forms = ["network", "network + linear", "ensemble", "ensemble + linear"]
-    assert {f"full: {form}" for form in forms} | {"stacked_linear", "identity"} <= methods
+    ends = ["", " + linear", " + zeros", " + linear + zeros"]
+    forms = [f"full: {form}{end}" for form in ("network", "ensemble") for end in ends]
+    assert set(forms) | {"stacked_linear", "identity"} <= methods
     with (made / "figures.csv").open() as file:
         figures = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
     values = [

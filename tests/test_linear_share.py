@@ -1,6 +1,7 @@
 """The share of linear rules in a predicted mean: weight, mean, and what stays the network's."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,13 +73,14 @@ def test_a_share_ends_where_one_of_the_two_is_right(better, expected):
     stratum = made_stratum(0)
     delta = stratum.treated.mean(axis=0) - stratum.control.mean(axis=0)
     right, wrong = stratum.control + delta, stratum.control + 3 * delta
-    rule = FixedRule(3 * delta if better == "network" else delta)
+    rule: Any = FixedRule(3 * delta if better == "network" else delta)
     cells = right if better == "network" else wrong
     share = linear_share(rule, "auto", [stratum], [cells])
     assert share.weight(stratum) == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_mean_is_combined_and_the_cells_about_it_stay(rule):
+def test_the_mean_is_combined_and_the_cells_about_it_stay_in_a_signed_space(rule):
+    rule.non_negative = False
     stratum = made_stratum(1)
     cells = made_cells(1, stratum)
     moved = linear_share(rule, 0.3).apply(cells, stratum)
@@ -87,10 +89,31 @@ def test_the_mean_is_combined_and_the_cells_about_it_stay(rule):
     np.testing.assert_allclose(moved - moved.mean(axis=0), cells - cells.mean(axis=0), atol=2e-6)
 
 
+def test_expression_is_scaled_so_that_zeros_stay(rule):
+    stratum = made_stratum(6, above=0.0)
+    cells = made_cells(6, stratum)
+    cells[::3] = 0.0
+    moved = linear_share(rule, 0.4).apply(cells, stratum)
+    wanted = 0.6 * cells.mean(axis=0) + 0.4 * (stratum.control.mean(axis=0) + rule.of)
+    np.testing.assert_allclose(moved.mean(axis=0), wanted, rtol=1e-5)
+    assert not moved[::3].any()
+
+
+def test_a_gene_that_is_hardly_expressed_is_not_blown_up():
+    """Ten times the mean: the one cell that expresses the gene is doubled, the rest is shared."""
+    stratum = made_stratum(7)
+    cells = np.zeros((40, N_GENES), np.float32)
+    cells[0] = 1.0
+    rule: Any = FixedRule(-stratum.control.mean(axis=0) + 10 / 40)
+    moved = linear_share(rule, 1.0).apply(cells, stratum)
+    np.testing.assert_allclose(moved.mean(axis=0), 10 / 40, rtol=1e-5)
+    np.testing.assert_allclose(moved[0], 2.0 + 8 / 40, rtol=1e-5)
+
+
 def test_cells_near_zero_stay_non_negative_with_the_combined_mean():
     stratum = made_stratum(2, above=0.0)
     cells = np.maximum(made_cells(2, stratum) - 0.9, 0.0)
-    rule = FixedRule(np.full(N_GENES, -5.0))
+    rule: Any = FixedRule(np.full(N_GENES, -5.0))
     moved = linear_share(rule, 0.5).apply(cells, stratum)
     assert moved.min() >= 0
     # The rules would take every gene below 0, which counts as 0.

@@ -106,7 +106,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
         config.evaluation,
         arguments.part,
         training=training_figures(loaded.folder, loaded.config, trained),
-        linear_weight=config.prediction.linear_weight,
+        prediction=config.prediction,
     )
     seen = 0 if arguments.input else trained.trained_on(data, arguments.part)
     outcome.result["split"]["trained_on"] = seen

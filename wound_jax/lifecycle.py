@@ -93,7 +93,7 @@ def score_run(
         yardstick,
         config.evaluation,
         training=training,
-        linear_weight=config.prediction.linear_weight,
+        prediction=config.prediction,
     )
     outcome.result["run"] = {"step": loaded.step}
     tables = write_report(folder / "eval", outcome, yardstick, folder, config)

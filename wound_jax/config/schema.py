@@ -235,6 +235,8 @@ class PredictionConfig(Section):
     # Share of the linear rules in the mean of a stratum's predicted cells, 0 to 1; "auto" takes
     # the share of least squared error on the validation strata, 0.5 where there are none.
     linear_weight: Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"] = 0.0
+    # Whether expression below one count is rounded to 0 or one count, at random with its mean.
+    count_zeros: bool = False
 
 
 class EvaluationConfig(Section):

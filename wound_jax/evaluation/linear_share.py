@@ -6,9 +6,10 @@ mean cells that they predict in a stratum,
 
     mean of the cells = (1 - w) n + w l,
 
-while the cells about their mean stay the network's: spread, correlations and zeros of the linear
-rules are those of control cells. The linear rules are `stacked_linear`, fitted on the training
-strata. The weight is given, or the one of least squared error on the validation strata t,
+while the cells stay the network's: spread, correlations and zeros of the linear rules are those of
+control cells. Expression is scaled gene by gene, so that zeros stay zeros; a gene is doubled at
+most, what is still missing is added to all cells. The linear rules are `stacked_linear`, fitted on
+the training strata. The weight is given, or that of least squared error on validation strata t,
 
     w = sum_t <n_t - y_t, n_t - l_t> / sum_t |n_t - l_t|^2,    kept within [0, 1].
 
@@ -22,11 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from wound_jax.evaluation.baselines.moving import moved
 from wound_jax.evaluation.baselines.profiles import Novelty
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.strata import Stratum
 
+# Scaled by more, the few cells that express a gene would take values that no cell has.
+_LARGEST_FACTOR = 2.0
 # Where no stratum is at hand to choose by, the two count alike.
 NO_CHOICE = 0.5
 
@@ -57,7 +59,7 @@ class LinearShare:
         if weight == 0.0:
             return cells
         shift = weight * (_linear_mean(self.rule, stratum) - _mean(cells))
-        return moved(cells, shift, self.rule.non_negative)
+        return _scaled(cells, shift) if self.rule.non_negative else cells + shift.astype(np.float32)
 
 
 def linear_share(
@@ -102,6 +104,16 @@ def _best_weight(rule: StackedLinear, judges: Sequence[tuple[Stratum, Cells]]) -
         return NO_CHOICE
     best = np.sum((network - measured) * (network - linear)) / apart
     return float(np.clip(best, 0.0, 1.0))
+
+
+def _scaled(cells: Cells, shift: Float[np.ndarray, " genes"]) -> Cells:
+    """Non-negative cells whose mean has moved by the shift; below 0 it does not go."""
+    mean = _mean(cells)
+    wanted = np.maximum(mean + shift, 0.0)
+    factor = np.clip(wanted / np.where(mean > 0.0, mean, 1.0), 0.0, _LARGEST_FACTOR)
+    # Not below 0 by rounding, where nothing is missing.
+    missing = np.maximum(wanted - mean * factor, 0.0)
+    return (cells * factor + missing).astype(np.float32)
 
 
 def _linear_mean(rule: StackedLinear, stratum: Stratum) -> Float[np.ndarray, " genes"]:

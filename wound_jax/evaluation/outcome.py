@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from wound_jax.config.schema import EvaluationConfig
+from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.groups import timepoint_or_none
 from wound_jax.evaluation.baselines import Baseline
@@ -22,7 +22,7 @@ from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound
 from wound_jax.evaluation.held_out import PlannedStratum, Yardstick
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.mixing import in_training_space, mixing
-from wound_jax.evaluation.predictions import Predict, of_network, with_linear_share
+from wound_jax.evaluation.predictions import Predict, finished, of_network
 from wound_jax.evaluation.reference import Reference, reference_of
 from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.strata import Stratum
@@ -58,7 +58,7 @@ def evaluate(
     part: str = "test",
     *,
     training: Mapping[str, float] | None = None,
-    linear_weight: float | str = 0.0,
+    prediction: PredictionConfig | None = None,
 ) -> Outcome:
     """Scores a trained model on one part of the split; see `judge`.
 
@@ -69,12 +69,13 @@ def evaluate(
         config: thresholds, and how many draws the bootstrap makes.
         part: "train", "val" or "test".
         training: figures of the training run (`stability.training_stability`), for the scorecard.
-        linear_weight: share of the linear rules in the predicted means (`linear_share`).
+        prediction: what the network's cells go through before they are scored; None is nothing.
 
     Raises:
         UserError: no stratum of that part has enough cells.
     """
-    predict, share = with_linear_share(of_network(predictor), yardstick, config, linear_weight)
+    after = prediction or PredictionConfig()
+    predict, share = finished(of_network(predictor), yardstick, config, after)
     outcome = judge(predict, data, yardstick, config, part, training=training)
     outcome.result["linear_weight"] = {
         stratum.key: share.weight(stratum) for stratum in outcome.strata

@@ -11,9 +11,10 @@ from typing import cast
 
 import numpy as np
 
-from wound_jax.config.schema import EvaluationConfig
+from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.prepare import PreparedData
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
+from wound_jax.evaluation.count_zeros import with_counted_zeros
 from wound_jax.evaluation.held_out import (
     PlannedStratum,
     Yardstick,
@@ -22,6 +23,9 @@ from wound_jax.evaluation.held_out import (
 )
 from wound_jax.evaluation.linear_share import LinearShare, linear_share
 from wound_jax.inference import Predictor
+
+# One for all, so that predictions of different models differ in nothing else.
+_ROUNDING_SEED = 0
 
 # Cells and planned strata -> predicted cells of each, [n_control, genes].
 Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]
@@ -44,6 +48,26 @@ def of_ensemble(members: Sequence[Predict]) -> Predict:
         return [np.stack(of_stratum).mean(axis=0, dtype=np.float32) for of_stratum in cells]
 
     return predict
+
+
+def finished(
+    predict: Predict, yardstick: Yardstick, config: EvaluationConfig, prediction: PredictionConfig
+) -> tuple[Predict, LinearShare]:
+    """Predictions with everything that a config asks for after the network."""
+    predict, share = with_linear_share(predict, yardstick, config, prediction.linear_weight)
+    return (with_zeros(predict) if prediction.count_zeros else predict), share
+
+
+def with_zeros(predict: Predict) -> Predict:
+    """Predictions whose zeros are those of counting; see `count_zeros`."""
+
+    def rounded(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        return [
+            with_counted_zeros(cells, one.cells(data.cells).control, seed=_ROUNDING_SEED)
+            for cells, one in zip(predict(data, planned), planned, strict=True)
+        ]
+
+    return rounded
 
 
 def with_linear_share(

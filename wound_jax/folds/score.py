@@ -1,6 +1,7 @@
 """Scores the seeds of a variant on the held-out cells of a fold, alone and as an ensemble.
 
-    one seed, several seeds averaged cell by cell   x   without and with the share of linear rules
+    one seed, several seeds averaged cell by cell
+        x  as they are, with the share of linear rules, with the zeros of counting, with both
 
 beside the baselines and the ceiling, all on the same strata. What a share "auto" was chosen to be
 is kept with the scores.
@@ -23,14 +24,15 @@ from wound_jax.evaluation.predictions import (
     of_ensemble,
     of_network,
     with_linear_share,
+    with_zeros,
 )
 from wound_jax.evaluation.reference import Reference, reference_of
 from wound_jax.run_folder import load_run
 
 Table = Mapping[str, float]
 
-NETWORK, WITH_LINEAR = "network", "network + linear"
-ENSEMBLE, ENSEMBLE_WITH_LINEAR = "ensemble", "ensemble + linear"
+NETWORK, ENSEMBLE = "network", "ensemble"
+LINEAR, ZEROS = " + linear", " + zeros"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class VariantScores:
     Attributes:
         seeds: for each seed, form -> metric -> mean.
         together: form -> metric -> mean, of all seeds as one ensemble.
-        linear_weights: form -> the share of linear rules, mean over strata, each seed's or one.
+        linear_weights: "network" and "ensemble" -> share of linear rules, mean over strata.
     """
 
     seeds: tuple[Mapping[str, Table], ...]
@@ -79,22 +81,25 @@ def score_variant(
     """
     config = next(iter(runs.values()))
     reference = reference_of(data, yardstick, config.evaluation, "test")
-    weight = config.prediction.linear_weight
+    asked = config.prediction
     networks = [of_network(load_run(folder).predictor) for folder in folders]
-    weights: dict[str, list[float]] = {WITH_LINEAR: [], ENSEMBLE_WITH_LINEAR: []}
+    weights: dict[str, list[float]] = {NETWORK: [], ENSEMBLE: []}
 
-    def forms(predict: Predict, plain: str, with_linear: str) -> dict[str, Table]:
-        scored = {plain: _mean_scores(predict, reference, yardstick)}
-        if weight != 0.0:
-            shared, share = with_linear_share(predict, yardstick, config.evaluation, weight)
+    def forms(predict: Predict, name: str) -> dict[str, Table]:
+        found = {name: predict}
+        if asked.linear_weight != 0.0:
+            shared, share = with_linear_share(
+                predict, yardstick, config.evaluation, asked.linear_weight
+            )
             of_strata = [share.weight(stratum) for stratum in reference.strata]
-            weights[with_linear].append(float(np.mean(of_strata)))
-            scored[with_linear] = _mean_scores(shared, reference, yardstick)
-        return scored
+            weights[name].append(float(np.mean(of_strata)))
+            found[name + LINEAR] = shared
+        if asked.count_zeros:
+            found |= {form + ZEROS: with_zeros(one) for form, one in found.items()}
+        return {form: _mean_scores(one, reference, yardstick) for form, one in found.items()}
 
-    seeds = tuple(forms(network, NETWORK, WITH_LINEAR) for network in networks)
-    together = forms(of_ensemble(networks), ENSEMBLE, ENSEMBLE_WITH_LINEAR)
-    return VariantScores(seeds, together, weights)
+    seeds = tuple(forms(network, NETWORK) for network in networks)
+    return VariantScores(seeds, forms(of_ensemble(networks), ENSEMBLE), weights)
 
 
 def score_baselines(

@@ -8,6 +8,7 @@ from wound_jax.comparison.text import aligned, shown_figure, shown_interval, wri
 from wound_jax.evaluation.metrics import METRICS
 from wound_jax.evaluation.table import SHOWN_METRICS
 from wound_jax.folds.figures import POPULATION_METRICS, UNITS, FoldFigures
+from wound_jax.folds.score import ENSEMBLE
 
 _BY_FOLD = ("pearson_delta", "e_distance_ratio")
 
@@ -83,7 +84,7 @@ def _notes(figures: FoldFigures) -> Sequence[str]:
         f"{len(figures.folds)} folds ({UNITS[figures.leave_out]}), {seeds} seeds; ± sd over seeds; "
         "a positive difference is a better figure",
         "network: one seed, mean over seeds. ensemble: cells of all seeds averaged. + linear: the "
-        "mean of each stratum drawn towards the linear rules",
+        "mean of each stratum drawn towards the linear rules. + zeros: rounded to counts",
         f"intervals: {figures.draws.values.shape[-1]} draws of folds; the best baseline is chosen "
         "on the scored cells, which flatters it",
     ]
@@ -91,7 +92,7 @@ def _notes(figures: FoldFigures) -> Sequence[str]:
         weights = [
             f"{w:.2f}"
             for fold in figures.folds
-            for w in fold.variants[name].linear_weights.get("ensemble + linear", ())
+            for w in fold.variants[name].linear_weights.get(ENSEMBLE, ())
         ]
         if weights:
             notes.append(f"{name}: share of the linear rules by fold: {', '.join(weights)}")
