@@ -17,8 +17,8 @@ from wound_jax.evaluation.held_out import fit_yardstick
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.predictions import of_ensemble, of_network
 from wound_jax.evaluation.reference import reference_of
-from wound_jax.folds.figures import METRICS, FoldFigures, FoldScores
-from wound_jax.folds.score import VariantScores
+from wound_jax.folds.figures import FoldFigures, FoldScores
+from wound_jax.folds.score import METRICS, VariantScores
 from wound_jax.folds.spec import FoldsSpec, plan_folds
 from wound_jax.folds.tables import render
 from wound_jax.run_folder import load_run
@@ -90,7 +90,7 @@ def test_scores_are_those_of_the_runs_and_of_their_mean_cells(made):
     for rows, table in zip(found, tables, strict=True):
         expected = np.mean([row["pearson_delta"] for row in rows])
         assert table["pearson_delta"] == pytest.approx(expected, rel=1e-6)
-    assert scores.linear_weights["ensemble"] == [0.5]
+    assert scores.linear_weight == 0.5
 
 
 def test_the_tables_hold_every_method_and_fold(made):
@@ -99,8 +99,8 @@ def test_the_tables_hold_every_method_and_fold(made):
     assert {row["cell_type"] for row in rows} == set(LABELS)
     methods = {row["method"] for row in rows}
     ends = ["", " + linear", " + zeros", " + linear + zeros"]
-    forms = [f"full: {form}{end}" for form in ("network", "ensemble") for end in ends]
-    assert set(forms) | {"stacked_linear", "identity"} <= methods
+    forms = {"full: network", *(f"full: ensemble{end}" for end in ends)}
+    assert forms | {"stacked_linear", "identity"} <= methods
     with (made / "figures.csv").open() as file:
         figures = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
     values = [
@@ -154,7 +154,7 @@ def made_figures(n: int) -> FoldFigures:
     for i in range(n):
         base = 0.5 + 0.02 * i
         seeds = tuple({"network": table(base + d, 0.3)} for d in (-0.01, 0.01))
-        scores = VariantScores(seeds, {"ensemble": table(base, 0.3)}, {})
+        scores = VariantScores(seeds, {"ensemble": table(base, 0.3)}, None)
         baselines = {"good": table(base + 0.1, 0.2), "poor": table(base - 0.1, 0.4)}
         baselines["ceiling"] = table(0.9, 0.1)
         folds.append(FoldScores(f"type{i}", baselines, {"full": scores}))

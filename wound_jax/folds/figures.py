@@ -17,11 +17,7 @@ import numpy as np
 from wound_jax.evaluation.metrics import get_metric
 from wound_jax.evaluation.table import SHOWN_METRICS
 from wound_jax.evaluation.uncertainty import Draws, bootstrap_units
-from wound_jax.folds.score import VariantScores
-
-# Beside the headline figures: whether predictions are still populations like the measured ones.
-POPULATION_METRICS = ("variance_ratio", "gene_correlation_agreement", "zero_share_error")
-METRICS = (*SHOWN_METRICS, "pearson_delta_residual", *POPULATION_METRICS)
+from wound_jax.folds.score import METRICS, VariantScores
 
 UNITS = {"cell_type": "cell types", "animal": "animals", "timepoint": "timepoints"}
 
@@ -134,7 +130,7 @@ class FoldFigures:
                 yield row
 
     def fold_rows(self) -> Iterator[dict[str, Any]]:
-        """One row for each fold, method and metric, with all metrics there are."""
+        """One row for each fold, method and metric."""
         for fold in self.folds:
             ceiling = {"ceiling": fold.baselines["ceiling"]} if "ceiling" in fold.baselines else {}
             for method, table in {**fold.methods(), **ceiling}.items():

@@ -21,7 +21,7 @@ from wound_jax.data.source import describe_source, open_source
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import large_strata, plan_strata
 from wound_jax.folds.figures import FoldFigures, FoldScores
-from wound_jax.folds.score import VariantScores, score_baselines, score_variant
+from wound_jax.folds.score import HeldOut, VariantScores, score_baselines, score_variant
 from wound_jax.folds.spec import Fold, FoldsSpec, labels_to_leave_out, plan_folds
 from wound_jax.folds.tables import write_folds
 
@@ -113,12 +113,8 @@ def _variant_scores(
         train_only(job, cells.of(job[0]), progress_bar=progress_bar)
         for config in job:
             _mark(config).touch()
-    scores = score_variant(
-        variant.runs,
-        [folder_of(config) for config in configs],
-        cells.of(configs[0]),
-        cells.yardstick(configs[0]),
-    )
+    folders = [folder_of(config) for config in configs]
+    scores = score_variant(configs[0].prediction, folders, _held_out(configs[0], cells))
     scores.save(path)
     return scores
 
@@ -128,9 +124,13 @@ def _baseline_scores(fold: Fold, cells: SharedCells) -> dict[str, dict[str, floa
     if path.is_file():
         return json.loads(path.read_text())
     config = next(iter(fold.variants[0].runs.values()))
-    scores = score_baselines(cells.of(config), cells.yardstick(config), config)
+    scores = score_baselines(_held_out(config, cells))
     path.write_text(json.dumps(scores, indent=1) + "\n")
     return scores
+
+
+def _held_out(config: RunConfig, cells: SharedCells) -> HeldOut:
+    return HeldOut.of(cells.of(config), cells.yardstick(config), config.evaluation)
 
 
 def _mark(config: RunConfig) -> Path:

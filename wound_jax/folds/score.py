@@ -1,23 +1,22 @@
 """Scores the seeds of a variant on the held-out cells of a fold, alone and as an ensemble.
 
-    one seed, several seeds averaged cell by cell
-        x  as they are, with the share of linear rules, with the zeros of counting, with both
-
-beside the baselines and the ceiling, all on the same strata. What a share "auto" was chosen to be
-is kept with the scores.
+Each seed by itself; several seeds averaged cell by cell, as they are, with the share of linear
+rules, with the zeros of counting, with both; the baselines and the ceiling: all on the same strata.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wound_jax.config.schema import RunConfig
-from wound_jax.data.prepare import PreparedData
-from wound_jax.evaluation.held_out import Yardstick
+from wound_jax.config.schema import EvaluationConfig, PredictionConfig
+from wound_jax.data.cells import PreparedData
+from wound_jax.evaluation.ceiling import ceiling_scores
+from wound_jax.evaluation.held_out import PlannedStratum, Yardstick, plan_strata
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.predictions import (
     Predict,
@@ -26,10 +25,15 @@ from wound_jax.evaluation.predictions import (
     with_linear_share,
     with_zeros,
 )
-from wound_jax.evaluation.reference import Reference, reference_of
+from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.table import SHOWN_METRICS
 from wound_jax.run_folder import load_run
 
 Table = Mapping[str, float]
+
+# Beside the headline figures: whether predictions are still populations like the measured ones.
+POPULATION_METRICS = ("variance_ratio", "gene_correlation_agreement", "zero_share_error")
+METRICS = (*SHOWN_METRICS, "pearson_delta_residual", *POPULATION_METRICS)
 
 NETWORK, ENSEMBLE = "network", "ensemble"
 LINEAR, ZEROS = " + linear", " + zeros"
@@ -42,19 +46,19 @@ class VariantScores:
     Attributes:
         seeds: for each seed, form -> metric -> mean.
         together: form -> metric -> mean, of all seeds as one ensemble.
-        linear_weights: "network" and "ensemble" -> share of linear rules, mean over strata.
+        linear_weight: the share of linear rules in the ensemble, mean over strata.
     """
 
     seeds: tuple[Mapping[str, Table], ...]
     together: Mapping[str, Table]
-    linear_weights: Mapping[str, Sequence[float]]
+    linear_weight: float | None
 
     def save(self, path: Path) -> None:
         """Writes it as JSON."""
         content = {
             "seeds": list(self.seeds),
             "together": self.together,
-            "linear_weights": self.linear_weights,
+            "linear_weight": self.linear_weight,
         }
         path.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -62,59 +66,81 @@ class VariantScores:
     def load(cls, path: Path) -> "VariantScores":
         """Reads what `save` wrote."""
         content = json.loads(path.read_text())
-        return cls(tuple(content["seeds"]), content["together"], content["linear_weights"])
+        return cls(tuple(content["seeds"]), content["together"], content["linear_weight"])
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The held-out cells of a fold, and what they are measured by.
+
+    Attributes:
+        data: the cells and their split.
+        yardstick: fitted on the training cells.
+        config: thresholds.
+        planned: the held-out strata that are large enough.
+        strata: with their cells.
+    """
+
+    data: PreparedData
+    yardstick: Yardstick
+    config: EvaluationConfig
+    planned: Sequence[PlannedStratum]
+    strata: Sequence[Stratum]
+
+    @classmethod
+    def of(cls, data: PreparedData, yardstick: Yardstick, config: EvaluationConfig) -> "HeldOut":
+        """The test cells of a fold."""
+        planned, _ = plan_strata(data, config, "test")
+        return cls(data, yardstick, config, planned, [p.cells(data.cells) for p in planned])
+
+    def score(self, predicted: Sequence[np.ndarray]) -> Sequence[Table]:
+        """The metrics of a leave-one-out for each stratum."""
+        return score_all(self.strata, predicted, self.yardstick.context, METRICS)
 
 
 def score_variant(
-    runs: Mapping[int, RunConfig],
-    folders: Sequence[Path],
-    data: PreparedData,
-    yardstick: Yardstick,
+    prediction: PredictionConfig, folders: Sequence[Path], held_out: HeldOut
 ) -> VariantScores:
     """Scores the trained seeds of one variant on the test cells of a fold.
 
     Args:
-        runs: config of each seed.
-        folders: of the runs, in the same order.
-        data: the cells of the fold.
-        yardstick: fitted on its training cells.
+        prediction: what the config asks for after the network.
+        folders: of the runs.
+        held_out: the test cells.
     """
-    config = next(iter(runs.values()))
-    reference = reference_of(data, yardstick, config.evaluation, "test")
-    asked = config.prediction
     networks = [of_network(load_run(folder).predictor) for folder in folders]
-    weights: dict[str, list[float]] = {NETWORK: [], ENSEMBLE: []}
+    shares: list[float] = []
 
-    def forms(predict: Predict, name: str) -> dict[str, Table]:
-        found = {name: predict}
-        if asked.linear_weight != 0.0:
-            shared, share = with_linear_share(
-                predict, yardstick, config.evaluation, asked.linear_weight
-            )
-            of_strata = [share.weight(stratum) for stratum in reference.strata]
-            weights[name].append(float(np.mean(of_strata)))
-            found[name + LINEAR] = shared
-        if asked.count_zeros:
-            found |= {form + ZEROS: with_zeros(one) for form, one in found.items()}
-        return {form: _mean_scores(one, reference, yardstick) for form, one in found.items()}
+    def scores(predict: Predict) -> Table:
+        return _mean(held_out.score(predict(held_out.data, held_out.planned)))
 
-    seeds = tuple(forms(network, NETWORK) for network in networks)
-    return VariantScores(seeds, forms(of_ensemble(networks), ENSEMBLE), weights)
+    together = {ENSEMBLE: of_ensemble(networks)}
+    if prediction.linear_weight != 0.0:
+        shared, share = with_linear_share(
+            together[ENSEMBLE], held_out.yardstick, held_out.config, prediction.linear_weight
+        )
+        shares = [share.weight(stratum) for stratum in held_out.strata]
+        together[ENSEMBLE + LINEAR] = shared
+    if prediction.count_zeros:
+        together |= {form + ZEROS: with_zeros(one) for form, one in together.items()}
+    return VariantScores(
+        tuple({NETWORK: scores(network)} for network in networks),
+        {form: scores(one) for form, one in together.items()},
+        float(np.mean(shares)) if shares else None,
+    )
 
 
-def score_baselines(
-    data: PreparedData, yardstick: Yardstick, config: RunConfig
-) -> dict[str, dict[str, float]]:
+def score_baselines(held_out: HeldOut) -> dict[str, dict[str, float]]:
     """Means over the strata of a fold: every baseline, and "ceiling" where there is one."""
-    reference = reference_of(data, yardstick, config.evaluation, "test")
-    scores = {name: _mean(rows) for name, rows in reference.baselines.items()}
-    ceilings = [rows for rows in reference.ceilings if rows is not None]
+    strata, yardstick = held_out.strata, held_out.yardstick
+    scores = {
+        name: _mean(held_out.score([baseline.predict(stratum) for stratum in strata]))
+        for name, baseline in yardstick.baselines.items()
+    }
+    score = partial(score_all, context=yardstick.context, names=METRICS)
+    found = ceiling_scores(strata, yardstick.training(), score)
+    ceilings = [rows for rows in found if rows is not None]
     return scores | ({"ceiling": _mean(ceilings)} if ceilings else {})
-
-
-def _mean_scores(predict: Predict, reference: Reference, yardstick: Yardstick) -> Table:
-    predicted = predict(reference.data, reference.planned)
-    return _mean(score_all(reference.strata, predicted, yardstick.context))
 
 
 def _mean(rows: Sequence[Any]) -> dict[str, float]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from wound_jax.comparison.text import aligned, shown_figure, shown_interval, write_csv
 from wound_jax.evaluation.metrics import METRICS
 from wound_jax.evaluation.table import SHOWN_METRICS
-from wound_jax.folds.figures import POPULATION_METRICS, UNITS, FoldFigures
-from wound_jax.folds.score import ENSEMBLE
+from wound_jax.folds.figures import UNITS, FoldFigures
+from wound_jax.folds.score import POPULATION_METRICS
 
 _BY_FOLD = ("pearson_delta", "e_distance_ratio")
 
@@ -89,11 +89,8 @@ def _notes(figures: FoldFigures) -> Sequence[str]:
         "on the scored cells, which flatters it",
     ]
     for name in figures.folds[0].variants:
-        weights = [
-            f"{w:.2f}"
-            for fold in figures.folds
-            for w in fold.variants[name].linear_weights.get(ENSEMBLE, ())
-        ]
+        found = [fold.variants[name].linear_weight for fold in figures.folds]
+        weights = [f"{weight:.2f}" for weight in found if weight is not None]
         if weights:
             notes.append(f"{name}: share of the linear rules by fold: {', '.join(weights)}")
     return notes

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
 from wound_jax.evaluation.metrics.comparison import Comparison, Comparisons
-from wound_jax.evaluation.metrics.registry import METRICS
+from wound_jax.evaluation.metrics.registry import METRICS, get_metric
 from wound_jax.evaluation.strata import Stratum
 
 
@@ -20,14 +20,16 @@ def score_all(
     strata: Sequence[Stratum],
     predictions: Sequence[Float[np.ndarray, "cells genes"]],
     context: ScoreContext,
+    names: Sequence[str] | None = None,
 ) -> list[dict[str, float]]:
-    """All metrics of the predictions of one method.
+    """Metrics of the predictions of one method, all of them or those that are named.
 
     Args:
         strata: the real cells, at least one treated in each. Pass the same objects for every
             method: what is known of a stratum is found again by the object.
         predictions: for each stratum [n_control, genes], row i made from control cell i.
         context: from `fit_context` on the training cells.
+        names: of registered metrics; None computes all.
 
     Returns:
         For each stratum, in their order: metric name -> value; NaN where a metric is not defined.
@@ -48,7 +50,8 @@ def score_all(
             for s, predicted in zip(strata, predictions, strict=True)
         ]
     )
-    values = {name: entry.compute(comparisons) for name, entry in METRICS.items()}
+    chosen = METRICS if names is None else names
+    values = {name: get_metric(name).compute(comparisons) for name in chosen}
     return [{name: float(of[i]) for name, of in values.items()} for i in range(len(strata))]
 
 
