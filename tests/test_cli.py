@@ -44,6 +44,7 @@ def test_help_lists_each_command_with_a_line(flag, capsys):
         "train",
         "evaluate",
         "compare",
+        "leave-one-out",
         "predict",
         "convert",
         "config",
@@ -51,7 +52,7 @@ def test_help_lists_each_command_with_a_line(flag, capsys):
         "velocity",
     }
     for name, (_, summary) in COMMANDS.items():
-        assert f"  {name:<10} {summary}\n" in shown
+        assert f"  {name:<14} {summary}\n" in shown
 
 
 def test_no_command_prints_the_help_as_an_error(capsys):
@@ -65,7 +66,8 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert main(["trian", "a.yaml"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown command 'trian'. Did you mean 'train'? "
-        "Known: compare, config, convert, evaluate, predict, synthetic, train, velocity.\n"
+        "Known: compare, config, convert, evaluate, leave-one-out, predict, synthetic, train, "
+        "velocity.\n"
     )
 
 

@@ -127,7 +127,7 @@ def test_a_high_value_no_better_than_a_baseline_fails(outcomes):
     line = scorecard(result)[0]
     assert line["figure"] > 0.75
     assert line["verdict"] == "fail"
-    assert "outstanding, but the difference" in line["why"]
+    assert "outstanding; the difference" in line["why"]
 
 
 @pytest.mark.parametrize(
