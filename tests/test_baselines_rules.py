@@ -204,7 +204,7 @@ def test_pls_is_that_of_scikit_learn_on_the_shifts_themselves() -> None:
     weights = np.random.default_rng(9).normal(size=(N_GENES, N_GENES)) / N_GENES
     training = Training(affine_strata(8, 3, weights))
     known, shifts = training.examples.profiles, training.examples.shifts
-    wanted = training.profiles(affine_strata(3, 4, weights))
+    wanted = training.learnt.profiles(affine_strata(3, 4, weights))
     rule = BASELINES["pls_pca"]
     assert isinstance(rule, ShiftRule)
     for n in (1, 2, 3):

@@ -83,6 +83,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax.data.external import read_external
     from wound_jax.data.prepare import prepare, resplit
     from wound_jax.evaluation.held_out import fit_yardstick
+    from wound_jax.evaluation.linear_file import FILE, save_share
     from wound_jax.evaluation.outcome import evaluate
     from wound_jax.evaluation.report import write_report
     from wound_jax.lifecycle import training_figures
@@ -108,6 +109,8 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
         training=training_figures(loaded.folder, loaded.config, trained),
         prediction=config.prediction,
     )
+    if outcome.share is not None and config.split == loaded.config.split:
+        save_share(loaded.folder / FILE, outcome.share)
     seen = 0 if arguments.input else trained.trained_on(data, arguments.part)
     outcome.result["split"]["trained_on"] = seen
     outcome.result["run"] = {"folder": str(arguments.run), "step": loaded.step}

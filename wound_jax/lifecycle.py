@@ -17,6 +17,7 @@ from wound_jax.data.cells import PreparedData
 from wound_jax.data.source import describe_source
 from wound_jax.data.split_table import split_table
 from wound_jax.evaluation.held_out import Yardstick, fit_yardstick
+from wound_jax.evaluation.linear_file import FILE, save_share
 from wound_jax.evaluation.outcome import evaluate
 from wound_jax.evaluation.report import write_report
 from wound_jax.evaluation.stability import training_stability
@@ -95,6 +96,8 @@ def score_run(
         training=training,
         prediction=config.prediction,
     )
+    if outcome.share is not None:
+        save_share(folder / FILE, outcome.share)
     outcome.result["run"] = {"step": loaded.step}
     tables = write_report(folder / "eval", outcome, yardstick, folder, config)
     provenance.finish(folder)

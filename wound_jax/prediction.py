@@ -6,7 +6,7 @@ the input, under another name until it is whole.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,24 @@ from tqdm import tqdm
 from wound_jax.data.annotations import Annotations, excluded, read_annotations
 from wound_jax.data.cells import match_labels
 from wound_jax.data.days import day_of, require_days
-from wound_jax.data.groups import make_groups
+from wound_jax.data.groups import Group, make_groups, timepoint_or_none
 from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr, write_dense
 from wound_jax.data.model_rows import Scratch, expression_of, features_of, features_of_store
 from wound_jax.data.preprocess import Preprocessing
-from wound_jax.data.rows import Rows
+from wound_jax.data.rows import Rows, Table
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import is_store, open_h5ad, read_labels, row_blocks
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
+from wound_jax.evaluation.count_zeros import with_counted_zeros
+from wound_jax.evaluation.linear_file import FILE, load_share
+from wound_jax.evaluation.predictions import ROUNDING_SEED
+from wound_jax.evaluation.strata import Stratum
 from wound_jax.inference import Request
 from wound_jax.run_folder import LoadedRun
+
+# Cells of one group that are finished together; a share of linear rules moves their common mean.
+_BLOCK = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +155,36 @@ def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch
         for owner, places, predicted in stream:
             out[requests[owner].controls[places]] = predicted
             bar.update(len(places))
+    _finish(run, cells, groups, perturbation, out)
     return out
+
+
+def _finish(
+    run: LoadedRun, cells: ControlCells, groups: Sequence[Group], perturbation: str, out: Table
+) -> None:
+    """What the config asks for after the network, group by group, in place."""
+    asked = run.config.prediction
+    share = load_share(run.folder / FILE) if asked.linear_weight != 0.0 else None
+    if share is None and not asked.count_zeros:
+        return
+    real = cells.features if cells.expression is None else cells.expression
+    if real.shape[1] != out.shape[1]:
+        raise UserError(
+            "prediction.* of the run needs the expression of control cells, which this model "
+            "does not read; give --with-controls."
+        )
+    for group in groups:
+        for start in range(0, len(group.targets), _BLOCK):
+            rows = group.targets[start : start + _BLOCK]
+            control, predicted = np.asarray(real[rows]), np.asarray(out[rows])
+            if share is not None:
+                none = np.zeros((0, control.shape[1]), np.float32)
+                when = timepoint_or_none(group.timepoint)
+                stratum = Stratum(group.cell_type, when, control, none, perturbation)
+                predicted = share.apply(predicted, stratum)
+            if asked.count_zeros:
+                predicted = with_counted_zeros(predicted, control, seed=ROUNDING_SEED)
+            out[rows] = predicted
 
 
 def _obs(

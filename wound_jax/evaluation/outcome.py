@@ -9,7 +9,7 @@ parts of a report can speak of different cells.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
@@ -20,6 +20,7 @@ from wound_jax.data.groups import timepoint_or_none
 from wound_jax.evaluation.baselines import Baseline
 from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound_markers
 from wound_jax.evaluation.held_out import PlannedStratum, Yardstick
+from wound_jax.evaluation.linear_share import LinearShare
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.mixing import in_training_space, mixing
 from wound_jax.evaluation.predictions import Predict, finished, of_network
@@ -41,6 +42,7 @@ class Outcome:
         predicted: the model's cells for each, [n_control, genes].
         draws: figures of every method in every draw of the bootstrap.
         genes: names of the predicted genes; none where an embedding was predicted.
+        share: of the linear rules in the predicted means, where it was asked for.
     """
 
     result: dict[str, Any]
@@ -48,6 +50,7 @@ class Outcome:
     predicted: tuple[np.ndarray, ...]
     draws: Draws
     genes: tuple[str, ...]
+    share: LinearShare | None = None
 
 
 def evaluate(
@@ -80,7 +83,7 @@ def evaluate(
     outcome.result["linear_weight"] = {
         stratum.key: share.weight(stratum) for stratum in outcome.strata
     }
-    return outcome
+    return replace(outcome, share=share if after.linear_weight != 0.0 else None)
 
 
 def judge(

@@ -25,7 +25,7 @@ from wound_jax.evaluation.linear_share import LinearShare, linear_share
 from wound_jax.inference import Predictor
 
 # One for all, so that predictions of different models differ in nothing else.
-_ROUNDING_SEED = 0
+ROUNDING_SEED = 0
 
 # Cells and planned strata -> predicted cells of each, [n_control, genes].
 Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]
@@ -63,7 +63,7 @@ def with_zeros(predict: Predict) -> Predict:
 
     def rounded(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
         return [
-            with_counted_zeros(cells, one.cells(data.cells).control, seed=_ROUNDING_SEED)
+            with_counted_zeros(cells, one.cells(data.cells).control, seed=ROUNDING_SEED)
             for cells, one in zip(predict(data, planned), planned, strict=True)
         ]
 

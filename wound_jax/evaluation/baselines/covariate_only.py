@@ -48,6 +48,6 @@ class CovariateOnly:
         self.training.require_perturbation(stratum)
         known = self.training.examples.profiles
         rows = known.perturbation == stratum.perturbation
-        wanted = self.training.profiles([stratum])
+        wanted = self.training.learnt.profiles([stratum])
         mean = type_timepoint_mean(known.take(rows), self.treated[rows], wanted)
         return np.repeat(mean.astype(np.float32), stratum.n_control, axis=0)

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wound_jax.evaluation.baselines.folds import Fold, folds_of
+from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.moving import moved
 from wound_jax.evaluation.baselines.profiles import (
     Examples,
@@ -72,7 +73,7 @@ class ShiftRule:
         for novelty in Novelty:
             shown = stand_in(novelty, tuned)
             settings[novelty] = self.settings[0] if shown is None else tuned[shown].setting
-        return FittedShift(self, prepared, settings, non_negative)
+        return FittedShift(self, prepared.learnt, settings, non_negative)
 
     def shifts(self, training: Examples, wanted: Profiles, setting: Any) -> WantedShifts:
         """Expected shifts of strata whose perturbations are all among the examples."""
@@ -86,10 +87,10 @@ class ShiftRule:
 
 @dataclass(frozen=True, eq=False)
 class FittedShift:
-    """A rule with its training strata and the setting for each kind of novelty."""
+    """A rule with what it keeps of the training strata and a setting for each kind of novelty."""
 
     rule: ShiftRule
-    training: Training
+    training: Learnt
     settings: Mapping[Novelty, Any]
     non_negative: bool
 

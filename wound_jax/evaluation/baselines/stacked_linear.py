@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import nnls
 
+from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.moving import moved
 from wound_jax.evaluation.baselines.profiles import Novelty
 from wound_jax.evaluation.baselines.registry import baseline
@@ -37,13 +38,13 @@ class StackedLinear:
     Attributes:
         members: the fitted rules.
         weights: for each kind of novelty the weights of the rules, [members].
-        training: the training strata.
+        training: what is kept of the training strata.
         non_negative: whether predictions are kept at 0 or above.
     """
 
     members: Sequence[FittedShift]
     weights: Mapping[Novelty, Float[np.ndarray, " members"]]
-    training: Training
+    training: Learnt
     non_negative: bool
 
     @classmethod
@@ -51,8 +52,8 @@ class StackedLinear:
         """Fit all rules, then weigh them."""
         prepared = Training.of(training)
         members = [rule.fit(prepared, non_negative) for rule in shift_rules()]
-        weights = {novelty: _weights(members, novelty) for novelty in Novelty}
-        return cls(members, weights, prepared, non_negative)
+        weights = {novelty: _weights(members, prepared, novelty) for novelty in Novelty}
+        return cls(members, weights, prepared.learnt, non_negative)
 
     def shift(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
         """The weighted mean of the rules' shifts.
@@ -68,9 +69,11 @@ class StackedLinear:
         return moved(stratum.control, self.shift(stratum), self.non_negative)
 
 
-def _weights(members: Sequence[FittedShift], novelty: Novelty) -> Float[np.ndarray, " members"]:
+def _weights(
+    members: Sequence[FittedShift], training: Training, novelty: Novelty
+) -> Float[np.ndarray, " members"]:
     """The weights for one kind of novelty."""
-    tuned = [tune(member.rule, member.training) for member in members]
+    tuned = [tune(member.rule, training) for member in members]
     shown = stand_in(novelty, tuned[0])
     if shown is None:
         return np.full(len(members), 1.0 / len(members))

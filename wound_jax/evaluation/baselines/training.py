@@ -7,7 +7,6 @@ arm of each stratum, so that a frequent cell type does not decide the axes alone
 
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar, overload
 
@@ -15,8 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 
-from wound_jax.errors import UserError, unknown_name
-from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles, labels_of
+from wound_jax.errors import UserError
+from wound_jax.evaluation.baselines.learnt import Components, Learnt
+from wound_jax.evaluation.baselines.profiles import Examples, Profiles, labels_of
 from wound_jax.evaluation.strata import Stratum
 
 _N_COMPONENTS = 50
@@ -24,23 +24,6 @@ _N_COMPONENTS = 50
 _MAX_CELLS = 4_000
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, eq=False)
-class Components:
-    """Principal components of the training cells.
-
-    Attributes:
-        mean: float64 [genes].
-        axes: float64 [dims, genes], orthonormal rows.
-    """
-
-    mean: Float[np.ndarray, " genes"]
-    axes: Float[np.ndarray, "dims genes"]
-
-    def project(self, cells: Float[np.ndarray, "cells genes"]) -> Float[np.ndarray, "cells dims"]:
-        """Coordinates on the components, float64."""
-        return (cells - self.mean) @ self.axes.T
 
 
 class Training(Sequence[Stratum]):
@@ -93,36 +76,18 @@ class Training(Sequence[Stratum]):
     def examples(self) -> Examples:
         """The means of all strata."""
         shifts = np.stack([stratum.mean_delta for stratum in self])
-        return Examples(self.profiles(self._strata), shifts)
+        control = np.stack([stratum.control_mean for stratum in self])
+        of = Profiles(*labels_of(self._strata), control, self.components.project(control))
+        return Examples(of, shifts)
 
-    def profiles(self, strata: Sequence[Stratum]) -> Profiles:
-        """Any strata, as far as they are known before they are perturbed."""
-        control = np.stack([stratum.control_mean for stratum in strata])
-        return Profiles(*labels_of(strata), control, self.components.project(control))
+    @cached_property
+    def learnt(self) -> Learnt:
+        """What rules keep of the strata."""
+        return Learnt(self.examples, self.components)
 
     def require_perturbation(self, stratum: Stratum) -> None:
-        """Refuses a stratum whose perturbation no training stratum has.
-
-        Raises:
-            UserError: with the perturbations there are.
-        """
-        known = {training.perturbation for training in self}
-        if stratum.perturbation not in known:
-            raise unknown_name(
-                "perturbation (no training stratum has it, so there is no shift to apply)",
-                stratum.perturbation,
-                known,
-            )
-
-    def novelty_of(self, stratum: Stratum) -> Novelty:
-        """What a stratum has that no training stratum of its perturbation has.
-
-        Raises:
-            UserError: no training stratum has its perturbation at all.
-        """
-        self.require_perturbation(stratum)
-        (novelty,) = self.examples.profiles.novelty_of(self.profiles([stratum]))
-        return novelty
+        """As `Learnt.require_perturbation`."""
+        self.learnt.require_perturbation(stratum)
 
     def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
         """The result of that key, made at the first call."""

@@ -1,0 +1,92 @@
+"""A run that shares its means with linear rules and counts its zeros predicts as it was scored."""
+
+import anndata as ad
+import numpy as np
+import pytest
+import shrunk_runs
+
+from wound_jax import predict, train
+from wound_jax.data.prepare import prepare
+from wound_jax.data.synthetic import simulate
+from wound_jax.errors import UserError
+from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
+from wound_jax.evaluation.linear_file import FILE, load_share, save_share
+from wound_jax.evaluation.predictions import finished, of_network
+from wound_jax.run_folder import load_run
+
+AFTER = ["prediction.linear_weight=0.5", "prediction.count_zeros=true"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained run and the file of its cells."""
+    folder = tmp_path_factory.mktemp("finished")
+    arguments = ["--config", str(shrunk_runs.QUICKSTART), "--no-progress", *shrunk_runs.SHRUNK]
+    assert train.main([*arguments, *AFTER, f"run_dir={folder / 'run'}"]) == 0
+    config = load_run(folder / "run").config
+    simulate(config.data.synthetic).adata.write_h5ad(folder / "cells.h5ad")
+    return folder
+
+
+def test_rules_come_back_from_disk_as_they_were(trained, tmp_path):
+    loaded = load_run(trained / "run")
+    data = prepare(loaded.config, loaded.spec)
+    yardstick = fit_yardstick(data, loaded.config.evaluation, loaded.config.split.seed)
+    network = of_network(loaded.predictor)
+    _, share = finished(network, yardstick, loaded.config.evaluation, loaded.config.prediction)
+    save_share(tmp_path / FILE, share)
+    again = load_share(tmp_path / FILE)
+    assert again.weights == share.weights
+    for one in plan_strata(data, loaded.config.evaluation, "test")[0]:
+        stratum = one.cells(data.cells)
+        np.testing.assert_allclose(again.rule.shift(stratum), share.rule.shift(stratum), atol=1e-12)
+        np.testing.assert_array_equal(
+            again.apply(stratum.control, stratum), share.apply(stratum.control, stratum)
+        )
+
+
+def test_the_file_holds_what_the_evaluation_scored(trained):
+    """Held-out strata whose control cells are all in the test part, cell by cell."""
+    output = trained / "pred.h5ad"
+    arguments = [str(trained / "run"), "--input", str(trained / "cells.h5ad")]
+    assert predict.main([*arguments, "--output", str(output), "--perturbation", "Burn"]) == 0
+    written = ad.read_h5ad(output)
+    values = written.X.toarray() if hasattr(written.X, "toarray") else np.asarray(written.X)
+    loaded = load_run(trained / "run")
+    share = load_share(trained / "run" / FILE)
+    plain = trained / "plain.h5ad"
+    text = (trained / "run" / "config.yaml").read_text()
+    try:
+        changed = text.replace("linear_weight: 0.5", "linear_weight: 0.0")
+        (trained / "run" / "config.yaml").write_text(
+            changed.replace("count_zeros: true", "count_zeros: false")
+        )
+        assert predict.main([*arguments, "--output", str(plain), "--perturbation", "Burn"]) == 0
+    finally:
+        (trained / "run" / "config.yaml").write_text(text)
+    network = ad.read_h5ad(plain)
+    raw = network.X.toarray() if hasattr(network.X, "toarray") else np.asarray(network.X)
+    assert (values == 0).mean() > (raw == 0).mean(), "counting makes zeros"
+    data = prepare(loaded.config, loaded.spec)
+    labels = [loaded.config.data.cell_type_col, loaded.config.data.timepoint_col]
+    for (kind, day), rows in network.obs.groupby(labels, observed=True).indices.items():
+        control = data.cells.features[data.cells.annotations.condition == loaded.spec.control][rows]
+        stratum = stratum_of(str(kind), str(day), control)
+        wanted = 0.5 * raw[rows].mean(axis=0) + 0.5 * np.maximum(
+            control.mean(axis=0) + share.rule.shift(stratum), 0.0
+        )
+        # Rounding to counts is right up to some counts of a cell in the group's mean.
+        error = np.abs(values[rows].mean(axis=0) - wanted)
+        one = np.where(control > 0, control, np.inf).min(axis=1)
+        assert (error <= 2 * (one.max() + np.abs(np.diff(one)).sum()) / len(rows) + 1e-5).all()
+
+
+def stratum_of(kind: str, day: str, control: np.ndarray):
+    from wound_jax.evaluation.strata import Stratum
+
+    return Stratum(kind, day, control, control[:0], "Burn")
+
+
+def test_a_run_without_its_rules_says_what_to_do(trained, tmp_path):
+    with pytest.raises(UserError, match=r"wound_jax\.evaluate"):
+        load_share(tmp_path / FILE)

@@ -1,0 +1,88 @@
+"""The share of linear rules on disk, so that a trained run predicts as it was scored.
+
+One npz file without pickles: means, shifts and components of the training strata, and as JSON the
+names, settings and weights of the rules.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wound_jax.errors import UserError
+from wound_jax.evaluation.baselines.learnt import Components, Learnt
+from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles
+from wound_jax.evaluation.baselines.rules import FittedShift, shift_rules
+from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
+from wound_jax.evaluation.linear_share import LinearShare
+
+FILE = "linear.npz"
+
+
+def save_share(path: Path, share: LinearShare) -> None:
+    """Writes a share with its rules."""
+    rule = share.rule
+    of = rule.training.examples.profiles
+    content = {
+        "labels": [list(of.cell_type), list(of.timepoint), list(of.perturbation)],
+        "non_negative": rule.non_negative,
+        "members": [
+            {
+                "name": member.rule.name,
+                "settings": {novelty.name: member.settings[novelty] for novelty in Novelty},
+            }
+            for member in rule.members
+        ],
+        "rule_weights": {novelty.name: list(rule.weights[novelty]) for novelty in Novelty},
+        "weights": {novelty.name: share.weights[novelty] for novelty in Novelty},
+        "chosen_by": {novelty.name: share.chosen_by[novelty] for novelty in Novelty},
+    }
+    np.savez_compressed(
+        path,
+        content=np.array(json.dumps(content)),
+        control=of.control,
+        scores=of.scores,
+        shifts=rule.training.examples.shifts,
+        mean=rule.training.components.mean,
+        axes=rule.training.components.axes,
+    )
+
+
+def load_share(path: Path) -> LinearShare:
+    """Reads what `save_share` wrote.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: the run asks for a share of linear rules (prediction."
+            "linear_weight), which its evaluation writes. Run python -m wound_jax.evaluate "
+            f"{path.parent} first."
+        )
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in ("control", "scores", "shifts", "mean", "axes")}
+        content = json.loads(str(file["content"]))
+    cell_type, timepoint, perturbation = (_as_objects(values) for values in content["labels"])
+    profiles = Profiles(cell_type, timepoint, perturbation, arrays["control"], arrays["scores"])
+    examples = Examples(profiles, arrays["shifts"])
+    learnt = Learnt(examples, Components(arrays["mean"], arrays["axes"]))
+    rules, non_negative = {rule.name: rule for rule in shift_rules()}, content["non_negative"]
+    members = [
+        FittedShift(rules[member["name"]], learnt, _by_novelty(member["settings"]), non_negative)
+        for member in content["members"]
+    ]
+    rule_weights = {n: np.array(w) for n, w in _by_novelty(content["rule_weights"]).items()}
+    rule = StackedLinear(members, rule_weights, learnt, non_negative)
+    return LinearShare(rule, _by_novelty(content["weights"]), _by_novelty(content["chosen_by"]))
+
+
+def _by_novelty(values: dict[str, Any]) -> dict[Novelty, Any]:
+    return {novelty: values[novelty.name] for novelty in Novelty}
+
+
+def _as_objects(values: list) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
