@@ -127,7 +127,7 @@ def test_three_training_steps_agree(case):
     batch = _batch(recorded, inputs)
     expected = recorded["train"]
     for loss, norm in zip(expected["losses_f64"], expected["grad_norms_preclip_f64"], strict=False):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, None, batch)
         np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
         np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
     for name, value in frozen.items():
