@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import shrunk_runs
 
@@ -12,6 +13,7 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
 from wound_jax.evaluation.linear_file import FILE, load_share, save_share
 from wound_jax.evaluation.predictions import finished, of_network
+from wound_jax.evaluation.strata import Stratum
 from wound_jax.run_folder import load_run
 
 AFTER = ["prediction.linear_weight=0.5", "prediction.count_zeros=true"]
@@ -51,7 +53,7 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
     arguments = [str(trained / "run"), "--input", str(trained / "cells.h5ad")]
     assert predict.main([*arguments, "--output", str(output), "--perturbation", "Burn"]) == 0
     written = ad.read_h5ad(output)
-    values = written.X.toarray() if hasattr(written.X, "toarray") else np.asarray(written.X)
+    values = written.to_df().to_numpy()
     loaded = load_run(trained / "run")
     share = load_share(trained / "run" / FILE)
     plain = trained / "plain.h5ad"
@@ -65,13 +67,15 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
     finally:
         (trained / "run" / "config.yaml").write_text(text)
     network = ad.read_h5ad(plain)
-    raw = network.X.toarray() if hasattr(network.X, "toarray") else np.asarray(network.X)
+    raw = network.to_df().to_numpy()
     assert (values == 0).mean() > (raw == 0).mean(), "counting makes zeros"
     data = prepare(loaded.config, loaded.spec)
     labels = [loaded.config.data.cell_type_col, loaded.config.data.timepoint_col]
-    for (kind, day), rows in network.obs.groupby(labels, observed=True).indices.items():
+    of = pd.DataFrame({name: network.obs[name].astype(str) for name in labels})
+    for kind, day in set(map(tuple, of.to_numpy())):
+        rows = np.flatnonzero((of == (kind, day)).all(axis=1))
         control = data.cells.features[data.cells.annotations.condition == loaded.spec.control][rows]
-        stratum = stratum_of(str(kind), str(day), control)
+        stratum = stratum_of(kind, day, control)
         wanted = 0.5 * raw[rows].mean(axis=0) + 0.5 * np.maximum(
             control.mean(axis=0) + share.rule.shift(stratum), 0.0
         )
@@ -82,8 +86,6 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
 
 
 def stratum_of(kind: str, day: str, control: np.ndarray):
-    from wound_jax.evaluation.strata import Stratum
-
     return Stratum(kind, day, control, control[:0], "Burn")
 
 
