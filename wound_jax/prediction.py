@@ -6,7 +6,7 @@ the input, under another name until it is whole.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from wound_jax.data.annotations import Annotations, excluded, read_annotations
 from wound_jax.data.cells import match_labels
 from wound_jax.data.days import day_of, require_days
-from wound_jax.data.groups import Group, make_groups, timepoint_or_none
+from wound_jax.data.groups import make_groups, timepoint_or_none
 from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr, write_dense
 from wound_jax.data.model_rows import Scratch, expression_of, features_of, features_of_store
 from wound_jax.data.preprocess import Preprocessing
@@ -34,7 +34,7 @@ from wound_jax.evaluation.strata import Stratum
 from wound_jax.inference import Request
 from wound_jax.run_folder import LoadedRun
 
-# Cells of one group that are finished together; a share of linear rules moves their common mean.
+# Cells of one stratum that are finished together; a share of linear rules moves their common mean.
 _BLOCK = 16_384
 
 
@@ -155,14 +155,15 @@ def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch
         for owner, places, predicted in stream:
             out[requests[owner].controls[places]] = predicted
             bar.update(len(places))
-    _finish(run, cells, groups, perturbation, out)
+    _finish(run, cells, perturbation, out)
     return out
 
 
-def _finish(
-    run: LoadedRun, cells: ControlCells, groups: Sequence[Group], perturbation: str, out: Table
-) -> None:
-    """What the config asks for after the network, group by group, in place."""
+def _finish(run: LoadedRun, cells: ControlCells, perturbation: str, out: Table) -> None:
+    """What the config asks for after the network, stratum by stratum, in place.
+
+    As in the evaluation, the animals of a type and timepoint go together, also where sets do not.
+    """
     asked = run.config.prediction
     share = load_share(run.folder / FILE) if asked.linear_weight != 0.0 else None
     if share is None and not asked.count_zeros:
@@ -173,7 +174,9 @@ def _finish(
             "prediction.* of the run needs the expression of control cells, which this model "
             "does not read; give --with-controls."
         )
-    for group in groups:
+    everyone = np.arange(len(cells.labels))
+    of_stratum = [name for name in match_labels(run.config.data) if name != "animal"]
+    for group in make_groups(cells.labels, everyone, everyone, of_stratum)[0]:
         for start in range(0, len(group.targets), _BLOCK):
             rows = group.targets[start : start + _BLOCK]
             control, predicted = np.asarray(real[rows]), np.asarray(out[rows])
