@@ -45,6 +45,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--no-cold", action="store_true", help="do not measure an empty cache")
     found.add_argument("--no-predict", action="store_true", help="do not time predictions")
     found.add_argument("--peer", metavar="PYTHON", help="Python of an environment with arc-state")
+    found.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change the configs of our cases (repeatable)",
+    )
     found.add_argument("--json", type=Path, default=Path("benchmark.json"))
     found.add_argument("--work", type=Path, help="folder for cells, caches and logs")
     return found
@@ -64,6 +71,7 @@ def _main(arguments: argparse.Namespace) -> int:
         cold=not arguments.no_cold,
         predict=not arguments.no_predict,
         peer=arguments.peer,
+        settings=arguments.set,
     )
     with tempfile.TemporaryDirectory() as temporary:
         lines, found = Session(plan, arguments.work or Path(temporary)).run()

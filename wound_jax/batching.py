@@ -155,7 +155,10 @@ def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
 
 
 def _rows(values: Any, positions: Any, xp: Any) -> Any:
-    return values[positions] if isinstance(values, DiskRows) else xp.take(values, positions, axis=0)
+    """Rows of a table. A plan's positions lie within it: no pass over the result looks whether."""
+    if isinstance(values, DiskRows):
+        return values[positions]
+    return xp.take(values, positions, axis=0, mode="clip")
 
 
 def _gather_velocity(store: CellStore, batch: IndexBatch, xp: Any) -> SetVelocity:

@@ -4,6 +4,7 @@ A worker that waits for its turn uses no processor time, so each turn has the ma
 and a slow minute of the machine meets all cases alike.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,6 +19,8 @@ from wound_jax.benchmark.worker import ANSWER
 from wound_jax.compilation import VARIABLE
 from wound_jax.errors import UserError
 
+# Seconds a process may take to end.
+_PATIENCE = 20.0
 _PEER = Path(__file__).with_name("peer.py")
 
 
@@ -31,17 +34,25 @@ class Worker:
         folder: for its files; its log lies there.
         cache: folder of compiled programs, empty for a cold start.
         peer: the Python of the environment of the original; used for its cases alone.
+        settings: further `key=value` of our config.
 
     Attributes:
         first: what it answered after its first step.
     """
 
     def __init__(
-        self, case: Case, size: Size, path: Path, folder: Path, cache: Path, peer: str | None = None
+        self,
+        case: Case,
+        size: Size,
+        path: Path,
+        folder: Path,
+        cache: Path,
+        peer: str | None = None,
+        settings: Sequence[str] = (),
     ):
         self.case = case
         task = {"path": str(path), "started": time.time(), "folder": str(folder)}
-        task |= describe(case, size)
+        task |= describe(case, size) | {"settings": list(settings)}
         program = ["-m", "wound_jax.benchmark.worker"]
         python = sys.executable
         if case.impl == "peer":
@@ -72,9 +83,17 @@ class Worker:
         return self._answer()
 
     def stop(self) -> None:
-        """Ends the process."""
+        """Ends the process, by force if it does not end by itself."""
+        assert self._process.stdin is not None
+        # No more turns come. The original holds back SIGTERM until a step is over.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

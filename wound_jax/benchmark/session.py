@@ -34,6 +34,7 @@ class Plan:
         cold: whether to measure a start with an empty cache too.
         predict: whether to time `wound_jax.predict` and `state tx infer` on the whole file.
         peer: the Python of the environment of the original, or None.
+        settings: further `key=value` of the configs of our cases.
     """
 
     cases: Sequence[Case]
@@ -44,6 +45,7 @@ class Plan:
     cold: bool
     predict: bool
     peer: str | None
+    settings: Sequence[str] = ()
 
 
 class Session:
@@ -96,12 +98,12 @@ class Session:
     def _start(self, case: Case) -> tuple[Worker, dict[str, float]]:
         """A worker after its first step, and how long that took with an empty and a full cache."""
         place = self._folder / case.name.replace("/", "-").replace(" ", "-")
-        found, args = {}, (self._plan.size, self._path, place, place / "cache", self._plan.peer)
+        found, args = {}, (self._plan.size, self._path, place, place / "cache")
         if self._plan.cold and case.impl == "wound_jax":
-            cold = Worker(case, *args)
+            cold = Worker(case, *args, self._plan.peer, self._plan.settings)
             cold.stop()
             found["first_step_cold"] = cold.first["first_step_seconds"]
-        worker = Worker(case, *args)
+        worker = Worker(case, *args, self._plan.peer, self._plan.settings)
         warm = self._plan.cold and case.impl == "wound_jax"
         found["first_step_warm" if warm else "first_step_cold"] = worker.first.pop(
             "first_step_seconds"
@@ -191,6 +193,7 @@ def record(
         "size": asdict(plan.size),
         "rounds": plan.rounds,
         "steps": plan.steps,
+        "settings": list(plan.settings),
         "lines": [{"name": c.name, **asdict(c), **figures} for c, figures in lines.items()],
     }
 

@@ -11,7 +11,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,9 @@ ANSWER = "@benchmark "
 
 
 def main(argv: list[str]) -> int:
-    """Serves one case; the argument is JSON with `case`, `size`, `path` and `started`."""
+    """Serves a case; the argument is JSON of `case`, `size`, `path`, `settings` and `started`."""
     task = json.loads(argv[0])
-    bench = Bench(Case(**task["case"]), Size(**task["size"]), Path(task["path"]))
+    bench = Bench(Case(**task["case"]), Size(**task["size"]), Path(task["path"]), task["settings"])
     answer({"first_step_seconds": time.time() - task["started"], **bench.environment()})
     for line in sys.stdin:
         word, _, argument = line.strip().partition(" ")
@@ -76,14 +76,14 @@ class Quiet:
 class Bench:
     """A run at its first step, ready to be timed."""
 
-    def __init__(self, case: Case, size: Size, path: Path):
+    def __init__(self, case: Case, size: Size, path: Path, settings: Sequence[str] = ()):
         from wound_jax.assemble import Run
         from wound_jax.compilation import use_compilation_cache
         from wound_jax.config import load_config
         from wound_jax.data.prepare import prepare
 
         use_compilation_cache()
-        self.config = load_config(None, overrides(case, size, path))
+        self.config = load_config(None, [*overrides(case, size, path), *settings])
         self.data = prepare(self.config)
         self.run = Run(self.config, self.data)
         # Validation and what is saved then belong to no step.

@@ -14,6 +14,7 @@ import pandas as pd
 
 from wound_jax.config.activity import require_data_source
 from wound_jax.config.schema import DataConfig, RunConfig, SplitConfig
+from wound_jax.data.aligned import as_aligned
 from wound_jax.data.annotations import (
     Annotations,
     excluded,
@@ -160,9 +161,7 @@ def embedding(values: Matrix, key: str) -> np.ndarray:
     Raises:
         UserError: it holds values that are not finite.
     """
-    dense = np.ascontiguousarray(
-        values.toarray() if not isinstance(values, np.ndarray) else values, dtype=np.float32
-    )
+    dense = as_aligned(values if isinstance(values, np.ndarray) else values.toarray())
     if not np.isfinite(dense).all():
         raise UserError(f"{key} holds NaN or infinite values; recompute the embedding.")
     return dense

@@ -14,6 +14,7 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
+from wound_jax.data.aligned import aligned_table, as_aligned
 from wound_jax.data.source import Matrix, n_columns, n_rows, row_blocks
 from wound_jax.data.variable_genes import GeneMoments, highly_variable
 from wound_jax.errors import UserError
@@ -300,9 +301,11 @@ def _take(values: Matrix, index: np.ndarray) -> Matrix:
 def _dense(values: Matrix, index: np.ndarray) -> np.ndarray:
     """float32 `[cells, len(index)]`; column -1 is zeros."""
     taken = _take(values, index)
-    if not isinstance(taken, np.ndarray):
-        taken = taken.astype(np.float32, copy=False).toarray()
-    dense = np.ascontiguousarray(taken, dtype=np.float32)
+    if isinstance(taken, np.ndarray):
+        dense = as_aligned(taken)
+    else:
+        dense = aligned_table(n_rows(taken), n_columns(taken))
+        taken.astype(np.float32, copy=False).toarray(out=dense)
     if (index < 0).any():
         dense[:, index < 0] = 0.0
     return dense

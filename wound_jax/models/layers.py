@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from wound_jax.models.dropout import dropout
-from wound_jax.models.products import product
+from wound_jax.models.products import add_offset, product
 
 Init = Callable[..., Array]
 
@@ -48,7 +48,7 @@ class Dense(nnx.Linear):
         dtype = self.dtype or inputs.dtype
         rows = product(as_rows(inputs).astype(dtype), self.kernel[...])
         if self.bias is not None:
-            rows = rows + self.bias[...].astype(dtype)
+            rows = add_offset(rows, self.bias[...])
         return rows.reshape(*inputs.shape[:-1], rows.shape[-1])
 
 
