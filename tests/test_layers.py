@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from wound_jax.models.layers import LayerNorm, RMSNorm, attend
-from wound_jax.models.products import narrow_product, product
+from wound_jax.models.products import add_offset, narrow_product, product
 
 SETS, CELLS, HEADS, WIDTH = 3, 7, 4, 5
 
@@ -133,12 +133,13 @@ def test_a_narrow_product_and_its_gradients_are_those_of_float64():
     np.testing.assert_allclose(of_a, x.T @ g, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [40, 41])
-def test_products_of_half_precision_sum_in_float32(rows):
+@pytest.mark.parametrize(
+    ("rows", "fan_in", "fan_out"), [(40, 64, 24), (40, 24, 64), (40, 64, 23), (41, 64, 24)]
+)
+def test_products_of_half_precision_sum_in_float32(rows, fan_in, fan_out):
     """Against float64 products of the same rounded entries: only the last rounding is left."""
-    x, w, g = (
-        jnp.asarray(normal(s, *shape)) for s, shape in enumerate([(rows, 64), (64, 24), (rows, 24)])
-    )
+    shapes = [(rows, fan_in), (fan_in, fan_out), (rows, fan_out)]
+    x, w, g = (jnp.asarray(normal(s, *shape)) for s, shape in enumerate(shapes))
     x, g, kernel = x.astype(jnp.bfloat16), g.astype(jnp.bfloat16), w.astype(jnp.float32)
     value, pull = jax.vjp(jax.jit(product), x, kernel)
     of_x, of_kernel = pull(g)
@@ -149,6 +150,18 @@ def test_products_of_half_precision_sum_in_float32(rows):
         error = np.abs(np.asarray(found, np.float64) - exact)
         assert (error <= 2**-8 * np.abs(exact) + 1e-5).all()
     np.testing.assert_allclose(of_kernel, exact_x.T @ exact_g, atol=2e-5)
+
+
+def test_the_gradient_of_an_offset_of_half_precision_sums_in_float32():
+    """4,096 ones and small parts: a bfloat16 sum stops growing at 256."""
+    rows = jnp.asarray(1 + np.abs(normal(0, 4096, 3)), jnp.bfloat16)
+    offset = jnp.asarray(normal(1, 3), jnp.float32)
+    value, pull = jax.vjp(jax.jit(add_offset), rows, offset)
+    of_rows, of_offset = pull(rows)
+    assert (value.dtype, of_rows.dtype, of_offset.dtype) == (rows.dtype, rows.dtype, jnp.float32)
+    np.testing.assert_array_equal(of_rows, rows)
+    np.testing.assert_allclose(of_offset, np.asarray(rows, np.float64).sum(0), rtol=1e-6)
+    np.testing.assert_array_equal(value, rows + offset.astype(jnp.bfloat16))
 
 
 def test_a_narrow_product_of_half_precision_has_its_gradients():

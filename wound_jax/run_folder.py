@@ -6,16 +6,15 @@ config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, ch
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-
-from wound_jax.assemble import build_model
+from wound_jax.assemble import model_dims
 from wound_jax.checkpoint import Checkpoints
 from wound_jax.config import load_config
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.inference import Predictor
-from wound_jax.optim.partition import partition
+from wound_jax.models.functional import abstract_model
+from wound_jax.optim.partition import label_parameters, partition
 from wound_jax.sharding import one_device
 
 
@@ -116,12 +115,14 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
     config = load_config(folder / "config.yaml")
     with Checkpoints(folder, create=False) as checkpoints:
         spec, step = checkpoints.spec(checkpoint), checkpoints.step(checkpoint)
-        model = build_model(config, spec)
-        trainable, frozen = partition(model.parameters, model.labels)
-        like = jax.eval_shape(lambda: {"trainable": trainable, "frozen": frozen})
+        graphdef, shapes = abstract_model(config.model, model_dims(spec))
+        trainable, frozen = partition(
+            shapes, label_parameters(shapes, lora=config.model.lora.enable)
+        )
+        like = {"trainable": trainable, "frozen": frozen}
         parameters = checkpoints.parameters(checkpoint, like, one_device())
     predictor = Predictor(
-        model.graphdef,
+        graphdef,
         parameters,
         cell_set_len=config.data.cell_set_len,
         batch_size=config.training.batch_size,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from wound_jax import provenance
-from wound_jax.assemble import build_model, build_objective
+from wound_jax.assemble import build_objective, model_dims
 from wound_jax.comparison.agreement import between_data, require_agreement
 from wound_jax.comparison.cells import SharedCells, cells_key
 from wound_jax.comparison.training import step_of, train_job
@@ -23,6 +23,7 @@ from wound_jax.data.split_table import split_table
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import plan_strata
 from wound_jax.loop import require_validation
+from wound_jax.models.functional import abstract_model
 from wound_jax.sharding import make_devices
 
 
@@ -152,7 +153,8 @@ def _check(config: RunConfig, data: PreparedData) -> None:
     require_validation(config.training, bool(data.groups("val")[0]))
     training = config.training
     devices = make_devices(training.devices, training.batch_size, training.accumulate)
-    build_objective(config, build_model(config, data.spec).graphdef, devices)
+    graphdef, _ = abstract_model(config.model, model_dims(data.spec))
+    build_objective(config, graphdef, devices)
 
 
 def _span(last: int, n: int) -> str:

@@ -50,8 +50,8 @@ class Preprocessing:
             missing: "error", or "zero" to count absent genes as zeros.
 
         Returns:
-            float32 `[cells, genes]` in the order of `self.genes` (`values` itself where it is that
-            already), and the absent genes.
+            float32 `[cells, genes]` in the order of `self.genes`, aligned for devices
+            (`values` itself where it is all that), and the absent genes.
 
         Raises:
             UserError: the scale is not the expected one, a gene is named twice, or one is missing.

@@ -4,7 +4,7 @@ Training differentiates, partitions, shards and stores the mapping; the structur
 keeps the step a plain `jax.jit` of a pure function (`nnx.jit` costs milliseconds of Python a call).
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -41,6 +41,12 @@ def init_model(config: ModelConfig, dims: ModelDims, seed: int) -> tuple[nnx.Gra
         Its structure and its float32 parameters.
     """
     return split(SetTransformer(config, dims, rngs=nnx.Rngs(params=seed)))
+
+
+def abstract_model(config: ModelConfig, dims: ModelDims) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    """What `init_model` gives, with `jax.ShapeDtypeStruct` for arrays: no value is computed."""
+    model = nnx.eval_shape(lambda: SetTransformer(config, dims, rngs=nnx.Rngs(params=0)))
+    return split(model)
 
 
 def predict(
