@@ -6,6 +6,7 @@ import scipy.sparse as sp
 from tiny import dense
 
 from wound_jax.data import preprocess
+from wound_jax.data.aligned import as_aligned
 from wound_jax.data.preprocess import check_scale, fit_preprocessing
 from wound_jax.errors import UserError
 
@@ -67,8 +68,10 @@ def test_none_keeps_the_values(form):
 
 
 def test_float32_that_is_as_it_should_be_is_not_copied():
-    fitted = fit_preprocessing(LOG, GENES, EVERYONE, "none", None)
-    assert np.shares_memory(fitted.apply(LOG, GENES)[0], LOG)
+    """As it should be is: these genes in this order, by row, aligned for devices."""
+    values = as_aligned(LOG)
+    fitted = fit_preprocessing(values, GENES, EVERYONE, "none", None)
+    assert np.shares_memory(fitted.apply(values, GENES)[0], values)
 
 
 def log1p_by_hand(counts: np.ndarray) -> np.ndarray:
