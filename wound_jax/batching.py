@@ -155,10 +155,11 @@ def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
 
 
 def _rows(values: Any, positions: Any, xp: Any) -> Any:
-    """Rows of a table. A plan's positions lie within it: no pass over the result looks whether."""
+    """Rows of a table; the positions of a plan lie within it."""
     if isinstance(values, DiskRows):
         return values[positions]
-    return xp.take(values, positions, axis=0, mode="clip")
+    # NumPy looks while it reads; jax.numpy would go over all it has read once more.
+    return xp.take(values, positions, axis=0, mode="raise" if xp is np else "clip")
 
 
 def _gather_velocity(store: CellStore, batch: IndexBatch, xp: Any) -> SetVelocity:

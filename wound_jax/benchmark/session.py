@@ -98,13 +98,14 @@ class Session:
     def _start(self, case: Case) -> tuple[Worker, dict[str, float]]:
         """A worker after its first step, and how long that took with an empty and a full cache."""
         place = self._folder / case.name.replace("/", "-").replace(" ", "-")
-        found, args = {}, (self._plan.size, self._path, place, place / "cache")
-        if self._plan.cold and case.impl == "wound_jax":
-            cold = Worker(case, *args, self._plan.peer, self._plan.settings)
+        found, plan = {}, self._plan
+        args = (plan.size, self._path, place, place / "cache", plan.peer, plan.settings)
+        if plan.cold and case.impl == "wound_jax":
+            cold = Worker(case, *args)
             cold.stop()
             found["first_step_cold"] = cold.first["first_step_seconds"]
-        worker = Worker(case, *args, self._plan.peer, self._plan.settings)
-        warm = self._plan.cold and case.impl == "wound_jax"
+        worker = Worker(case, *args)
+        warm = plan.cold and case.impl == "wound_jax"
         found["first_step_warm" if warm else "first_step_cold"] = worker.first.pop(
             "first_step_seconds"
         )
