@@ -65,7 +65,7 @@ def test_the_chosen_share_has_the_least_squared_error(rule):
 
     best = minimize_scalar(error, bounds=(0, 1), method="bounded", options={"xatol": 1e-10})
     assert 0.05 < best.x < 0.95, "the case should not be one of the ends"
-    assert share.weight(strata[0]) == pytest.approx(best.x, abs=1e-6)
+    assert share.weight(strata[0]).linear == pytest.approx(best.x, abs=1e-6)
 
 
 @pytest.mark.parametrize(("better", "expected"), [("network", 0.0), ("rules", 1.0)])
@@ -76,7 +76,7 @@ def test_a_share_ends_where_one_of_the_two_is_right(better, expected):
     rule: Any = FixedRule(3 * delta if better == "network" else delta)
     cells = right if better == "network" else wrong
     share = linear_share(rule, "auto", [stratum], [cells])
-    assert share.weight(stratum) == pytest.approx(expected, abs=1e-9)
+    assert share.weight(stratum).linear == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_mean_is_combined_and_the_cells_about_it_stay_in_a_signed_space(rule):
@@ -130,9 +130,69 @@ def test_known_strata_do_not_choose_for_an_unknown_type(rule):
     known = made_stratum(4)
     delta = known.treated.mean(axis=0) - known.control.mean(axis=0)
     share = linear_share(rule, "auto", [known], [known.control + delta])
-    assert share.weight(known) == pytest.approx(0.0, abs=1e-9)
-    assert share.weight(replace(known, cell_type="Mac")) == NO_CHOICE
+    assert share.weight(known).linear == pytest.approx(0.0, abs=1e-9)
+    assert share.weight(replace(known, cell_type="Mac")).linear == NO_CHOICE
 
 
 def test_without_validation_strata_the_two_count_alike(rule):
-    assert linear_share(rule, "auto").weight(made_stratum(5)) == NO_CHOICE == 0.5
+    assert linear_share(rule, "auto").weight(made_stratum(5)) == (0.5, 0.0, 0.5)
+    regression: Any = FixedRegression()
+    regressed = linear_share(rule, "auto", regression=regression).weight(made_stratum(5))
+    assert regressed == (0.0, 0.5, 0.5)
+    assert NO_CHOICE == 0.5
+
+
+@dataclass
+class FixedRegression:
+    """Stands for the regression: a fixed part of a gene's mean is kept."""
+
+    kept: np.ndarray = field(default_factory=lambda: np.linspace(0.6, 1.2, N_GENES))
+
+    def mean(self, predicted: np.ndarray, stratum: Stratum) -> np.ndarray:
+        return self.kept * predicted if stratum.cell_type == "Fib" else predicted
+
+
+def test_three_shares_have_the_least_squared_error_together(rule):
+    strata = [made_stratum(seed) for seed in range(3)]
+    predicted = [made_cells(seed, stratum) for seed, stratum in enumerate(strata)]
+    regression: Any = FixedRegression()
+    weights = linear_share(rule, "auto", strata, predicted, regression=regression).weight(strata[0])
+
+    def error(given: tuple[float, ...]) -> float:
+        total = 0.0
+        for stratum, cells in zip(strata, predicted, strict=True):
+            network = cells.mean(axis=0, dtype=np.float64)
+            linear = stratum.control.mean(axis=0) + rule.of
+            combined = np.array(given) @ [network, regression.mean(network, stratum), linear]
+            total += np.sum((combined - stratum.treated.mean(axis=0)) ** 2)
+        return total
+
+    assert sum(weights) == pytest.approx(1.0)
+    assert sorted(weights)[1] > 0.05, "at least two should count"
+    steps = np.linspace(0, 1, 101)
+    grid = [(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1]
+    assert error(weights) <= min(map(error, grid)) * (1 + 1e-9)
+
+
+def test_a_given_share_leaves_the_rest_to_the_regressed_network(rule):
+    stratum = made_stratum(2)
+    cells = made_cells(2, stratum)
+    regression: Any = FixedRegression()
+    share = linear_share(rule, 0.25, regression=regression)
+    network = cells.mean(axis=0, dtype=np.float64)
+    wanted = 0.75 * regression.mean(network, stratum) + 0.25 * (
+        stratum.control.mean(axis=0) + rule.of
+    )
+    np.testing.assert_allclose(share.apply(cells, stratum).mean(axis=0), wanted, rtol=1e-5)
+    assert share.weight(stratum) == (0.0, 0.75, 0.25)
+
+
+def test_what_the_regression_leaves_alone_is_weighed_once(rule):
+    """An unknown type has the network's mean twice; its share is all the network's."""
+    stratum = replace(made_stratum(6), cell_type="Mac")
+    cells = made_cells(6, stratum)
+    regression: Any = FixedRegression()
+    share = linear_share(rule, "auto", [stratum], [cells], regression=regression)
+    plain = linear_share(rule, "auto", [stratum], [cells])
+    assert share.weight(stratum) == plain.weight(stratum)
+    assert share.weight(stratum).regressed == 0.0

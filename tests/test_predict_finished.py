@@ -1,5 +1,7 @@
 """A run that shares its means with linear rules and counts its zeros predicts as it was scored."""
 
+import json
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -16,7 +18,12 @@ from wound_jax.evaluation.predictions import finished, of_network
 from wound_jax.evaluation.strata import Stratum
 from wound_jax.run_folder import load_run
 
-AFTER = ["prediction.linear_weight=0.5", "prediction.count_zeros=true"]
+ARRAYS = ("control", "scores", "shifts", "mean", "axes")
+AFTER = [
+    "prediction.linear_weight=0.5",
+    "prediction.regress_controls=true",
+    "prediction.count_zeros=true",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,9 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
     plain = trained / "plain.h5ad"
     text = (trained / "run" / "config.yaml").read_text()
     try:
-        changed = text.replace("linear_weight: 0.5", "linear_weight: 0.0")
+        changed = text.replace("linear_weight: 0.5", "linear_weight: 0.0").replace(
+            "regress_controls: true", "regress_controls: false"
+        )
         (trained / "run" / "config.yaml").write_text(
             changed.replace("count_zeros: true", "count_zeros: false")
         )
@@ -76,7 +85,9 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
         rows = np.flatnonzero((of == (kind, day)).all(axis=1))
         control = data.cells.features[data.cells.annotations.condition == loaded.spec.control][rows]
         stratum = stratum_of(kind, day, control)
-        wanted = 0.5 * raw[rows].mean(axis=0) + 0.5 * np.maximum(
+        assert share.regression is not None
+        regressed = share.regression.mean(raw[rows].mean(axis=0, dtype=np.float64), stratum)
+        wanted = 0.5 * regressed + 0.5 * np.maximum(
             control.mean(axis=0) + share.rule.shift(stratum), 0.0
         )
         # Rounding to counts is right up to some counts of a cell in the group's mean.
@@ -87,6 +98,20 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
 
 def stratum_of(kind: str, day: str, control: np.ndarray):
     return Stratum(kind, day, control, control[:0], "Burn")
+
+
+def test_the_result_says_where_the_means_are_from(trained):
+    result = json.loads((trained / "run" / "eval" / "metrics.json").read_text())
+    assert result["mean_from"]
+    for figures in result["mean_from"].values():
+        assert figures["linear"] == figures["regressed"] == 0.5
+        assert 0.0 <= figures["slope"] <= 1.0
+
+
+def test_a_file_of_an_older_version_says_what_to_do(tmp_path):
+    np.savez(tmp_path / FILE, content=json.dumps({}), **dict.fromkeys(ARRAYS, np.zeros(1)))
+    with pytest.raises(UserError, match=r"older version.*wound_jax\.evaluate"):
+        load_share(tmp_path / FILE)
 
 
 def test_a_run_without_its_rules_says_what_to_do(trained, tmp_path):

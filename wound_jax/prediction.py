@@ -165,7 +165,7 @@ def _finish(run: LoadedRun, cells: ControlCells, perturbation: str, out: Table) 
     As in the evaluation, the animals of a type and timepoint go together, also where sets do not.
     """
     asked = run.config.prediction
-    share = load_share(run.folder / FILE) if asked.linear_weight != 0.0 else None
+    share = load_share(run.folder / FILE) if asked.moves_means else None
     if share is None and not asked.count_zeros:
         return
     real = cells.features if cells.expression is None else cells.expression

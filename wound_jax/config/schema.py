@@ -235,8 +235,16 @@ class PredictionConfig(Section):
     # Share of the linear rules in the mean of a stratum's predicted cells, 0 to 1; "auto" takes
     # the share of least squared error on the validation strata, 0.5 where there are none.
     linear_weight: Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"] = 0.0
+    # Whether what sets the controls of a known type apart from training is drawn back, as far as
+    # held-out training strata show it to be noise (`evaluation.control_regression`).
+    regress_controls: bool = False
     # Whether expression below one count is rounded to 0 or one count, at random with its mean.
     count_zeros: bool = False
+
+    @property
+    def moves_means(self) -> bool:
+        """Whether the mean of a stratum's cells is another than the network's."""
+        return self.linear_weight != 0.0 or self.regress_controls
 
 
 class EvaluationConfig(Section):

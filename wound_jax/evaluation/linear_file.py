@@ -1,7 +1,7 @@
 """The share of linear rules on disk, so that a trained run predicts as it was scored.
 
-One npz file without pickles: means, shifts and components of the training strata, and as JSON the
-names, settings and weights of the rules.
+One npz file without pickles: means, shifts and components of the training strata, what the network
+makes of them where its means are regressed, and as JSON names, settings and weights of the rules.
 """
 
 import json
@@ -15,7 +15,8 @@ from wound_jax.evaluation.baselines.learnt import Components, Learnt
 from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles
 from wound_jax.evaluation.baselines.rules import FittedShift, shift_rules
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
-from wound_jax.evaluation.linear_share import LinearShare
+from wound_jax.evaluation.control_regression import ControlRegression
+from wound_jax.evaluation.linear_share import LinearShare, Weights
 
 FILE = "linear.npz"
 
@@ -35,7 +36,8 @@ def save_share(path: Path, share: LinearShare) -> None:
             for member in rule.members
         ],
         "rule_weights": {novelty.name: list(rule.weights[novelty]) for novelty in Novelty},
-        "weights": {novelty.name: share.weights[novelty] for novelty in Novelty},
+        "regressed": share.regression is not None,
+        "shares": {novelty.name: share.weights[novelty] for novelty in Novelty},
         "chosen_by": {novelty.name: share.chosen_by[novelty] for novelty in Novelty},
     }
     np.savez_compressed(
@@ -44,6 +46,7 @@ def save_share(path: Path, share: LinearShare) -> None:
         control=of.control,
         scores=of.scores,
         shifts=rule.training.examples.shifts,
+        responses=np.zeros(0) if share.regression is None else share.regression.responses,
         mean=rule.training.components.mean,
         axes=rule.training.components.axes,
     )
@@ -53,17 +56,23 @@ def load_share(path: Path) -> LinearShare:
     """Reads what `save_share` wrote.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or it was written before means could be regressed.
     """
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: the run asks for a share of linear rules (prediction."
-            "linear_weight), which its evaluation writes. Run python -m wound_jax.evaluate "
-            f"{path.parent} first."
+            f"{path} is missing: the run asks for means drawn towards linear rules or regressed "
+            "(prediction.linear_weight, .regress_controls), which its evaluation writes. "
+            f"Run python -m wound_jax.evaluate {path.parent} first."
         )
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in ("control", "scores", "shifts", "mean", "axes")}
         content = json.loads(str(file["content"]))
+        if "shares" not in content:
+            raise UserError(
+                f"{path} was written by an older version. Run python -m wound_jax.evaluate "
+                f"{path.parent} again."
+            )
+        responses = file["responses"] if content["regressed"] else None
     cell_type, timepoint, perturbation = (_as_objects(values) for values in content["labels"])
     profiles = Profiles(cell_type, timepoint, perturbation, arrays["control"], arrays["scores"])
     examples = Examples(profiles, arrays["shifts"])
@@ -75,7 +84,9 @@ def load_share(path: Path) -> LinearShare:
     ]
     rule_weights = {n: np.array(w) for n, w in _by_novelty(content["rule_weights"]).items()}
     rule = StackedLinear(members, rule_weights, learnt, non_negative)
-    return LinearShare(rule, _by_novelty(content["weights"]), _by_novelty(content["chosen_by"]))
+    regression = None if responses is None else ControlRegression.of(rule, responses)
+    shares = {novelty: Weights(*of) for novelty, of in _by_novelty(content["shares"]).items()}
+    return LinearShare(rule, regression, shares, _by_novelty(content["chosen_by"]))
 
 
 def _by_novelty(values: dict[str, Any]) -> dict[Novelty, Any]:

@@ -80,10 +80,10 @@ def evaluate(
     after = prediction or PredictionConfig()
     predict, share = finished(of_network(predictor), yardstick, config, after)
     outcome = judge(predict, data, yardstick, config, part, training=training)
-    outcome.result["linear_weight"] = {
-        stratum.key: share.weight(stratum) for stratum in outcome.strata
+    outcome.result["mean_from"] = {
+        stratum.key: share.figures(stratum) for stratum in outcome.strata
     }
-    return replace(outcome, share=share if after.linear_weight != 0.0 else None)
+    return replace(outcome, share=share if after.moves_means else None)
 
 
 def judge(

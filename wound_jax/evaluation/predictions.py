@@ -14,6 +14,7 @@ import numpy as np
 from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.prepare import PreparedData
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
+from wound_jax.evaluation.control_regression import ControlRegression
 from wound_jax.evaluation.count_zeros import with_counted_zeros
 from wound_jax.evaluation.held_out import (
     PlannedStratum,
@@ -54,7 +55,7 @@ def finished(
     predict: Predict, yardstick: Yardstick, config: EvaluationConfig, prediction: PredictionConfig
 ) -> tuple[Predict, LinearShare]:
     """Predictions with everything that a config asks for after the network."""
-    predict, share = with_linear_share(predict, yardstick, config, prediction.linear_weight)
+    predict, share = with_linear_share(predict, yardstick, config, prediction)
     return (with_zeros(predict) if prediction.count_zeros else predict), share
 
 
@@ -71,7 +72,7 @@ def with_zeros(predict: Predict) -> Predict:
 
 
 def with_linear_share(
-    predict: Predict, yardstick: Yardstick, config: EvaluationConfig, weight: float | str
+    predict: Predict, yardstick: Yardstick, config: EvaluationConfig, prediction: PredictionConfig
 ) -> tuple[Predict, LinearShare]:
     """Predictions whose means are drawn towards the linear rules; see `linear_share`.
 
@@ -79,20 +80,24 @@ def with_linear_share(
         predict: without it.
         yardstick: fitted on the cells that the model was trained on; its rules are the share.
         config: which strata are large enough to choose by.
-        weight: the share, or "auto".
+        prediction: the share, or "auto", and whether the network's means are regressed.
 
     Returns:
         The predictions, and the share as it was given or chosen.
     """
-    rule = cast(StackedLinear, yardstick.baselines["stacked_linear"])
-    planned = large_strata(yardstick.data, config, "val")[0] if weight == "auto" else []
-    strata = [one.cells(yardstick.data.cells) for one in planned]
-    predicted = predict(yardstick.data, planned) if planned else []
-    share = linear_share(rule, weight, strata, predicted)
+    rule, data = cast(StackedLinear, yardstick.baselines["stacked_linear"]), yardstick.data
+    weight, regression = prediction.linear_weight, None
+    if prediction.regress_controls:
+        made = predict(data, yardstick.planned)
+        regression = ControlRegression.of(rule, [c.mean(axis=0, dtype=np.float64) for c in made])
+    planned = large_strata(data, config, "val")[0] if weight == "auto" else []
+    strata = [one.cells(data.cells) for one in planned]
+    predicted = predict(data, planned) if planned else []
+    share = linear_share(rule, weight, strata, predicted, regression=regression)
 
     def shared(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
         cells = predict(data, planned)
-        if weight == 0.0:
+        if not prediction.moves_means:
             return cells
         return [share.apply(c, p.cells(data.cells)) for c, p in zip(cells, planned, strict=True)]
 

@@ -115,11 +115,11 @@ def score_variant(
         return _mean(held_out.score(predict(held_out.data, held_out.planned)))
 
     together = {ENSEMBLE: of_ensemble(networks)}
-    if prediction.linear_weight != 0.0:
+    if prediction.moves_means:
         shared, share = with_linear_share(
-            together[ENSEMBLE], held_out.yardstick, held_out.config, prediction.linear_weight
+            together[ENSEMBLE], held_out.yardstick, held_out.config, prediction
         )
-        shares = [share.weight(stratum) for stratum in held_out.strata]
+        shares = [share.weight(stratum).linear for stratum in held_out.strata]
         together[ENSEMBLE + LINEAR] = shared
     if prediction.count_zeros:
         together |= {form + ZEROS: with_zeros(one) for form, one in together.items()}

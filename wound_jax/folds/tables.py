@@ -84,7 +84,8 @@ def _notes(figures: FoldFigures) -> Sequence[str]:
         f"{len(figures.folds)} folds ({UNITS[figures.leave_out]}), {seeds} seeds; ± sd over seeds; "
         "a positive difference is a better figure",
         "network: one seed, mean over seeds. ensemble: cells of all seeds averaged. + linear: the "
-        "mean of each stratum drawn towards the linear rules. + zeros: rounded to counts",
+        "mean of each stratum drawn towards the linear rules and, where the config says so, "
+        "regressed on noise in its controls. + zeros: rounded to counts",
         f"intervals: {figures.draws.values.shape[-1]} draws of folds; the best baseline is chosen "
         "on the scored cells, which flatters it",
     ]
