@@ -96,6 +96,7 @@ def test_a_set_key_whose_switch_is_off_is_an_error(overrides, key, switch, fix):
         "data.source=synthetic data.synthetic.seed=1",
         "data.path=a.h5ad",
         "data.input=obsm/A model.decoder.enable=true data.genes=layers/counts",
+        "data.input=obsm/A model.decoder.enable=true prediction.count_zeros=true",
         "model.kv_heads=2",
         "training.weight_decay=0.1",
         "split.test_fraction=0.2 split.val_fraction=0.2",
@@ -194,6 +195,10 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
         ("model.decoder.enable=true", "data.input=X is a gene matrix already: set data.input=obsm"),
         ("model.timepoint_embedding=categorical data.timepoint_col=", "data.timepoint_col is null"),
         ("training.max_epochs=", "training.max_epochs and training.max_steps are both null"),
+        (
+            "prediction.count_zeros=true data.input=obsm/A",
+            "data.input=obsm/A, an embedding: set prediction.count_zeros=false, or model.decoder",
+        ),
     ],
 )
 def test_contradictions_name_the_keys_and_the_way_out(overrides, problem):

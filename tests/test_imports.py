@@ -29,7 +29,7 @@ FLOORS = (
     ("loop",),
     ("evaluation",),
     ("report",),
-    ("lifecycle", "prediction"),
+    ("lifecycle", "after_network", "prediction"),
     ("comparison",),
     ("folds",),
     (

@@ -1,6 +1,7 @@
 """A run that shares its means with linear rules and counts its zeros predicts as it was scored."""
 
 import json
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import shrunk_runs
 
 from wound_jax import predict, train
+from wound_jax.after_network import AfterNetwork
 from wound_jax.data.prepare import prepare
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
@@ -117,3 +119,49 @@ def test_a_file_of_an_older_version_says_what_to_do(tmp_path):
 def test_a_run_without_its_rules_says_what_to_do(trained, tmp_path):
     with pytest.raises(UserError, match=r"wound_jax\.evaluate"):
         load_share(tmp_path / FILE)
+
+
+def predicted(run: Path, cells: Path, output: Path, *options: str, perturbation: str = "Burn"):
+    arguments = [str(run), "--input", str(cells), "--output", str(output), "--no-progress"]
+    return predict.main([*arguments, "--perturbation", perturbation, *options])
+
+
+def test_predicted_controls_keep_the_mean_of_the_network(trained, tmp_path):
+    """No rule says how controls become controls; counting zeros moves a mean by a count at most."""
+    run, cells = trained / "run", trained / "cells.h5ad"
+    assert predicted(run, cells, tmp_path / "sham.h5ad", perturbation="Sham") == 0
+    found = ad.read_h5ad(tmp_path / "sham.h5ad").to_df().to_numpy()
+    loaded = load_run(run)
+    after = AfterNetwork.of(loaded, "Sham")
+    assert after.share is None
+    assert after.count_zeros
+    assert (found == 0).mean() > 0.1
+
+
+def test_genes_of_a_decoder_are_finished_with_the_expression_of_the_file(tmp_path):
+    """Which the model itself never reads; real controls need not be asked for."""
+    changes = [*shrunk_runs.SHRUNK, *shrunk_runs.EMBEDDING, *AFTER]
+    run, path = tmp_path / "run", tmp_path / "cells.h5ad"
+    arguments = ["--config", str(shrunk_runs.QUICKSTART), "--no-progress", *changes]
+    assert train.main([*arguments, f"run_dir={run}"]) == 0
+    cells = shrunk_runs.cells()
+    cells.write_h5ad(path)
+    assert predicted(run, path, tmp_path / "alone.h5ad") == 0
+    assert predicted(run, path, tmp_path / "both.h5ad", "--with-controls") == 0
+    alone, both = (ad.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("alone", "both"))
+    assert both.n_obs == 2 * alone.n_obs
+    np.testing.assert_array_equal(alone.to_df().to_numpy(), both.to_df().to_numpy()[: alone.n_obs])
+    cells.X = None
+    cells.write_h5ad(path)
+    assert predicted(run, path, tmp_path / "bare.h5ad") == 2
+    assert not (tmp_path / "bare.h5ad").exists()
+
+
+def test_negative_expression_is_refused_before_training(trained, tmp_path, capsys):
+    cells = ad.read_h5ad(trained / "cells.h5ad")
+    cells.X = np.asarray(cells.to_df().to_numpy() - 1.0, np.float32)
+    cells.write_h5ad(tmp_path / "scaled.h5ad")
+    arguments = ["--config", str(shrunk_runs.QUICKSTART), "--no-progress", *shrunk_runs.SHRUNK[4:]]
+    scaled = ["data.source=file", f"data.path={tmp_path / 'scaled.h5ad'}", "data.preprocess=none"]
+    assert train.main([*arguments, *AFTER, *scaled, f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "set prediction.count_zeros=false" in capsys.readouterr().err

@@ -112,15 +112,17 @@ class Predictor:
         sets = (row for i, request in enumerate(requests) for row in self._sets(i, request))
         batches = iter(lambda: list(islice(sets, self._batch_size)), [])
         gathered = Ahead(partial(self._inputs, features, animals, scalars))
-        batch = next(batches, None)
+        batch, running = next(batches, None), None
         while batch is not None:
             after = next(batches, None)
             inputs = gathered(batch, () if after is None else (after,))
-            predicted = np.asarray(self._run(self._parameters, inputs))
-            # The last batch has predictions of the sets that fill it up as well.
-            for (owner, place, mask, *_), cells in zip(batch, predicted, strict=False):
-                yield owner, place[mask], cells[mask]
-            batch = after
+            # The next batch is computed while what this one gave is taken up.
+            begun = (batch, self._run(self._parameters, inputs))
+            if running is not None:
+                yield from _results(*running)
+            batch, running = after, begun
+        if running is not None:
+            yield from _results(*running)
 
     def _sets(self, owner: int, request: Request) -> Iterator[tuple]:
         """The sets of one request: owner, places in the request, mask, positions, codes."""
@@ -147,3 +149,11 @@ class Predictor:
             day=days.astype(np.float32),
             scalars=None if scalars is None else scalars[cells],
         )
+
+
+def _results(
+    batch: list[tuple], predicted: jax.Array
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Owner, places and cells of each set; the sets that fill up the last batch are left out."""
+    for (owner, place, mask, *_), cells in zip(batch, np.asarray(predicted), strict=False):
+        yield owner, place[mask], cells[mask]

@@ -1,8 +1,9 @@
 """The prediction of a file, from disk to disk: labels in memory, cells a batch of sets at a time.
 
 1. the control cells in the model's features, 2. their predictions, both by position in tables that
-lie on disk where they are large (`wound_jax.data.model_rows`); 3. the output file, in the order of
-the input, under another name until it is whole.
+lie on disk where they are large (`wound_jax.data.model_rows`); 3. what the config asks for after
+the network (`wound_jax.after_network`); 4. the output file, in the order of the input, under
+another name until it is whole.
 """
 
 import sys
@@ -15,10 +16,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from wound_jax.after_network import AfterNetwork
 from wound_jax.data.annotations import Annotations, excluded, read_annotations
 from wound_jax.data.cells import match_labels
 from wound_jax.data.days import day_of, require_days
-from wound_jax.data.groups import make_groups, timepoint_or_none
+from wound_jax.data.groups import make_groups
 from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr, write_dense
 from wound_jax.data.model_rows import Scratch, expression_of, features_of, features_of_store
 from wound_jax.data.preprocess import Preprocessing
@@ -27,15 +29,8 @@ from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import is_store, open_h5ad, read_labels, row_blocks
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
-from wound_jax.evaluation.count_zeros import with_counted_zeros
-from wound_jax.evaluation.linear_file import FILE, load_share
-from wound_jax.evaluation.predictions import ROUNDING_SEED
-from wound_jax.evaluation.strata import Stratum
 from wound_jax.inference import Request
 from wound_jax.run_folder import LoadedRun
-
-# Cells of one stratum that are finished together; a share of linear rules moves their common mean.
-_BLOCK = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +80,17 @@ def predict_file(
         UserError: there is no control cell, or the file does not fit the model.
     """
     scratch = Scratch(output.parent, progress)
-    cells = _control_cells(run, path, scratch, with_controls=with_controls, missing=missing)
+    after = AfterNetwork.of(run, perturbation)
+    wanted = with_controls or after.needs_expression
+    cells = _control_cells(run, path, scratch, with_expression=wanted, missing=missing)
     seen = _seen(cells.labels, run.spec)
     predicted = _predict_all(run, cells, perturbation, scratch)
-    tables = [predicted, *([cells.expression] if cells.expression is not None else [])]
+    tables: list[Rows] = [predicted]
+    if cells.expression is not None:
+        if after.needs_expression:
+            after.apply(run.config.data, cells.labels, cells.expression, predicted)
+        if with_controls:
+            tables.append(cells.expression)
     obs = _obs(run, cells.obs, seen, perturbation, with_controls)
     with replacing(output) as part:
         _write(part, run, obs, tables, perturbation)
@@ -96,7 +98,7 @@ def predict_file(
 
 
 def _control_cells(
-    run: LoadedRun, path: str, scratch: Scratch, *, with_controls: bool, missing: str
+    run: LoadedRun, path: str, scratch: Scratch, *, with_expression: bool, missing: str
 ) -> ControlCells:
     spec, data = run.spec, run.config.data
     with open_h5ad(path) as file:
@@ -111,9 +113,9 @@ def _control_cells(
             features = features_of(file, spec, positions, scratch, missing=missing)
         if spec.gene_input:
             _warn_of_missing(spec.preprocessing, genes)
-        if with_controls and (spec.gene_input or not spec.genes):
+        if with_expression and (spec.gene_input or not spec.genes):
             expression = features
-        elif with_controls:
+        elif with_expression:
             expression = expression_of(file, spec, data.genes, positions, scratch, missing=missing)
     return ControlCells(positions, obs.iloc[positions], labels, features, expression)
 
@@ -135,7 +137,7 @@ def _controls(run: LoadedRun, obs: pd.DataFrame, path: str) -> tuple[np.ndarray,
     return kept[controls], labels.take(controls)
 
 
-def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch: Scratch) -> Rows:
+def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch: Scratch) -> Table:
     """Predicted cells in the order of the controls, set by set of one type and timepoint."""
     spec, everyone = run.spec, np.arange(len(cells.labels))
     groups, _ = make_groups(cells.labels, everyone, everyone, match_labels(run.config.data))
@@ -155,39 +157,7 @@ def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch
         for owner, places, predicted in stream:
             out[requests[owner].controls[places]] = predicted
             bar.update(len(places))
-    _finish(run, cells, perturbation, out)
     return out
-
-
-def _finish(run: LoadedRun, cells: ControlCells, perturbation: str, out: Table) -> None:
-    """What the config asks for after the network, stratum by stratum, in place.
-
-    As in the evaluation, the animals of a type and timepoint go together, also where sets do not.
-    """
-    asked = run.config.prediction
-    share = load_share(run.folder / FILE) if asked.moves_means else None
-    if share is None and not asked.count_zeros:
-        return
-    real = cells.features if cells.expression is None else cells.expression
-    if real.shape[1] != out.shape[1]:
-        raise UserError(
-            "prediction.* of the run needs the expression of control cells, which this model "
-            "does not read; give --with-controls."
-        )
-    everyone = np.arange(len(cells.labels))
-    of_stratum = [name for name in match_labels(run.config.data) if name != "animal"]
-    for group in make_groups(cells.labels, everyone, everyone, of_stratum)[0]:
-        for start in range(0, len(group.targets), _BLOCK):
-            rows = group.targets[start : start + _BLOCK]
-            control, predicted = np.asarray(real[rows]), np.asarray(out[rows])
-            if share is not None:
-                none = np.zeros((0, control.shape[1]), np.float32)
-                when = timepoint_or_none(group.timepoint)
-                stratum = Stratum(group.cell_type, when, control, none, perturbation)
-                predicted = share.apply(predicted, stratum)
-            if asked.count_zeros:
-                predicted = with_counted_zeros(predicted, control, seed=ROUNDING_SEED)
-            out[rows] = predicted
 
 
 def _obs(

@@ -231,6 +231,7 @@ def check_consistency(config: RunConfig) -> None:
         *_split_problems(config.split, config.data),
         *_model_problems(config.model, config.data),
         *_training_problems(config.training, config.data),
+        *_prediction_problems(config),
     ]
     if problems:
         raise UserError("\n".join(problems))
@@ -375,4 +376,17 @@ def _training_problems(training: TrainingConfig, data: DataConfig) -> Iterator[s
             f"training.steps_per_dispatch={at_once} never fits between two logs or validations "
             f"(training.log_every={training.log_every}, training.val_every={training.val_every}): "
             f"set training.steps_per_dispatch to {rhythm} or fewer."
+        )
+
+
+def _prediction_problems(config: RunConfig) -> Iterator[str]:
+    if (
+        config.prediction.count_zeros
+        and is_embedding(config.data)
+        and not config.model.decoder.enable
+    ):
+        yield (
+            f"prediction.count_zeros=true rounds expression, but the model predicts data.input="
+            f"{config.data.input}, an embedding: set prediction.count_zeros=false, or "
+            "model.decoder.enable=true to predict genes."
         )

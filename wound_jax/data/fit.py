@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from wound_jax.config.schema import DataConfig, RunConfig
+from wound_jax.config.schema import DataConfig, PredictionConfig, RunConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import match_labels
 from wound_jax.data.groups import control_pairs, make_groups, require_controls
@@ -58,6 +58,21 @@ def fit_spec(
         ),
         **labels,
     )
+
+
+def require_counts(spec: DataSpec, prediction: PredictionConfig) -> None:
+    """Refuses to round zeros where the expression cannot be that of counts.
+
+    Raises:
+        UserError: `prediction.count_zeros` is asked for, and training cells have values below 0.
+    """
+    if prediction.count_zeros and spec.gene_input and not spec.non_negative:
+        raise UserError(
+            f"prediction.count_zeros=true rounds expression to counts, but training cells have "
+            f"negative values in {spec.input} (scaled expression?): set "
+            "prediction.count_zeros=false, or data.input to a matrix of counts or of their "
+            "logarithm."
+        )
 
 
 def training_labels(

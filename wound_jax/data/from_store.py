@@ -11,7 +11,7 @@ from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, read_annotations, require_control
 from wound_jax.data.cells import CellTable, PreparedData, match_labels
 from wound_jax.data.days import require_days
-from wound_jax.data.fit import non_negative, training_labels
+from wound_jax.data.fit import non_negative, require_counts, training_labels
 from wound_jax.data.scalars import fit_scalars, read_scalars
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split, make_split
@@ -39,6 +39,7 @@ def prepare_store(config: RunConfig, spec: DataSpec | None = None) -> PreparedDa
     if spec is None:
         _require_settings(store, config, split)
         spec = _fit_spec(store, annotations, split, config)
+        require_counts(spec, config.prediction)
     elif spec.preprocessing != store.preprocessing:
         raise UserError(
             f"{store.path} holds {len(store.genes)} genes ({store.record.preprocess}), not the "

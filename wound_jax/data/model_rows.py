@@ -22,7 +22,7 @@ from wound_jax.data.store import open_store
 from wound_jax.errors import UserError
 
 # Bytes of a table that is held in memory, at most.
-IN_MEMORY = 1 << 28
+IN_MEMORY = 1 << 29
 
 
 @dataclass(frozen=True)

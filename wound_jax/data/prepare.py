@@ -23,7 +23,7 @@ from wound_jax.data.annotations import (
 )
 from wound_jax.data.cells import CellTable, PreparedData, fingerprint, match_labels
 from wound_jax.data.days import require_days
-from wound_jax.data.fit import fit_spec
+from wound_jax.data.fit import fit_spec, require_counts
 from wound_jax.data.from_store import prepare_store
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import Matrix, is_gene_matrix, matrix, n_columns, open_source, take_cells
@@ -55,6 +55,7 @@ def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
     split = make_split(annotations, data.control, config.split)
     if spec is None:
         spec = fit_spec(adata, annotations, split, config)
+        require_counts(spec, config.prediction)
     if config.model.timepoint_embedding == "continuous":
         require_days(annotations.timepoint)
     cells = cell_table(adata, annotations, spec, data.genes)

@@ -17,6 +17,9 @@ from jaxtyping import Float
 
 from wound_jax.errors import UserError
 
+# One for all, so that predictions of different models differ in nothing else.
+ROUNDING_SEED = 0
+
 Cells = Float[np.ndarray, "cells genes"]
 
 

@@ -15,7 +15,7 @@ from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.prepare import PreparedData
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.control_regression import ControlRegression
-from wound_jax.evaluation.count_zeros import with_counted_zeros
+from wound_jax.evaluation.count_zeros import ROUNDING_SEED, with_counted_zeros
 from wound_jax.evaluation.held_out import (
     PlannedStratum,
     Yardstick,
@@ -24,9 +24,6 @@ from wound_jax.evaluation.held_out import (
 )
 from wound_jax.evaluation.linear_share import LinearShare, linear_share
 from wound_jax.inference import Predictor
-
-# One for all, so that predictions of different models differ in nothing else.
-ROUNDING_SEED = 0
 
 # Cells and planned strata -> predicted cells of each, [n_control, genes].
 Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]

@@ -45,7 +45,7 @@ class CovariateOnly:
 
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """The same cell as often as there are control cells, float32 [cells, genes]."""
-        self.training.require_perturbation(stratum)
+        self.training.require_perturbation(stratum.perturbation)
         known = self.training.examples.profiles
         rows = known.perturbation == stratum.perturbation
         wanted = self.training.learnt.profiles([stratum])

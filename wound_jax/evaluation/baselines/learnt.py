@@ -48,17 +48,17 @@ class Learnt:
         control = np.stack([stratum.control_mean for stratum in strata])
         return Profiles(*labels_of(strata), control, self.components.project(control))
 
-    def require_perturbation(self, stratum: Stratum) -> None:
-        """Refuses a stratum whose perturbation no training stratum has.
+    def require_perturbation(self, perturbation: str) -> None:
+        """Refuses a perturbation that no training stratum has.
 
         Raises:
             UserError: with the perturbations there are.
         """
         known = set(self.examples.profiles.perturbation)
-        if stratum.perturbation not in known:
+        if perturbation not in known:
             raise unknown_name(
                 "perturbation (no training stratum has it, so there is no shift to apply)",
-                stratum.perturbation,
+                perturbation,
                 known,
             )
 
@@ -68,6 +68,6 @@ class Learnt:
         Raises:
             UserError: no training stratum has its perturbation at all.
         """
-        self.require_perturbation(stratum)
+        self.require_perturbation(stratum.perturbation)
         (novelty,) = self.examples.profiles.novelty_of(self.profiles([stratum]))
         return novelty

@@ -89,7 +89,7 @@ class MatchedDisplacement:
 
     def _comparable(self, stratum: Stratum) -> Bool[np.ndarray, " strata"]:
         """The training strata of its perturbation, at its timepoint where there are any."""
-        self.training.require_perturbation(stratum)
+        self.training.require_perturbation(stratum.perturbation)
         known = self.training.examples.profiles
         of_perturbation = known.perturbation == stratum.perturbation
         now = of_perturbation & np.array([time == stratum.timepoint for time in known.timepoint])

@@ -51,7 +51,7 @@ class ScgenLikeLinear:
 
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """Control cells moved by the shift, float32 [cells, genes]."""
-        self.training.require_perturbation(stratum)
+        self.training.require_perturbation(stratum.perturbation)
         return moved(stratum.control, self.shifts[stratum.perturbation], self.non_negative)
 
 

@@ -12,7 +12,6 @@ from typing import TypeVar, overload
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 
 from wound_jax.errors import UserError
 from wound_jax.evaluation.baselines.learnt import Components, Learnt
@@ -63,6 +62,9 @@ class Training(Sequence[Stratum]):
     @cached_property
     def components(self) -> Components:
         """At most 50 components of at most 4,000 cells, seeded."""
+        # Imported where it is needed: a prediction reads its rules from disk and starts without.
+        from sklearn.decomposition import PCA
+
         n_each = max(2, _MAX_CELLS // (2 * len(self)))
         arms = [drawn(s, arm, n_each) for s in self for arm in ("control", "treated")]
         cells = np.concatenate(arms).astype(np.float32)
@@ -85,9 +87,9 @@ class Training(Sequence[Stratum]):
         """What rules keep of the strata."""
         return Learnt(self.examples, self.components)
 
-    def require_perturbation(self, stratum: Stratum) -> None:
+    def require_perturbation(self, perturbation: str) -> None:
         """As `Learnt.require_perturbation`."""
-        self.learnt.require_perturbation(stratum)
+        self.learnt.require_perturbation(perturbation)
 
     def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
         """The result of that key, made at the first call."""
