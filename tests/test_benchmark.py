@@ -71,6 +71,21 @@ def test_ratios_are_taken_round_by_round():
     assert "times_peer" not in lines[PEER]
 
 
+def test_predictions_are_compared_turn_by_turn():
+    def turns(seconds: float, each: float) -> list[dict]:
+        return [
+            r | {"predict_seconds": each * slow}
+            for r, slow in zip(rounds(seconds, seconds), (1, 3), strict=True)
+        ]
+
+    answers = {LORA: turns(0.5, 1e-3), PEER: turns(1.0, 4e-3)}
+    lines = {case: line(found, {}) for case, found in answers.items()}
+    ratios(answers, lines)
+    assert lines[LORA]["predict_cells_per_second"]["max"] == pytest.approx(1_000)
+    assert lines[LORA]["times_peer_predict"]["min"] == pytest.approx(4)
+    assert lines[LORA]["times_peer_predict"]["max"] == pytest.approx(4)
+
+
 def test_the_table_has_a_row_a_case_and_only_columns_that_hold_something():
     text = table({LORA: line(rounds(0.5, 0.5), {}), PEER: {"first_step_cold": 14.0}})
     head, _, ours, peer = text.splitlines()

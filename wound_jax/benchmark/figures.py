@@ -47,7 +47,7 @@ def line(rounds: Sequence[dict], once: dict[str, Any]) -> dict[str, Any]:
     Args:
         rounds: its answers, one a turn.
         once: what was measured once: `first_step_warm`, `first_step_cold`, `peak_memory_bytes`,
-            `model_flops`, `loss_seconds`, `predict_cells_per_second`; what is missing is left out.
+            `model_flops`, `loss_seconds`; what is missing is left out.
     """
     whole, alone = ([r[key] for r in rounds] for key in ("whole_seconds", "compute_seconds"))
     found: dict[str, Any] = {
@@ -68,7 +68,10 @@ def line(rounds: Sequence[dict], once: dict[str, Any]) -> dict[str, Any]:
     if "peak_memory_bytes" in once:
         peak = once["peak_memory_bytes"]
         found["peak_gib"] = peak.get("device", peak["host"]) / 2**30
-    copied = ("first_step_cold", "first_step_warm", "predict_cells_per_second")
+    if all("predict_seconds" in r for r in rounds):
+        rates = [1 / r["predict_seconds"] for r in rounds]
+        found["predict_cells_per_second"] = summary(rates)
+    copied = ("first_step_cold", "first_step_warm")
     return found | {key: once[key] for key in copied if key in once}
 
 
@@ -78,9 +81,8 @@ def ratios(rounds: dict[Case, list[dict]], lines: dict[Case, dict[str, Any]]) ->
         peer = replace(case, impl="peer", dtype="medium")
         if peer in lines and peer != case:
             found["times_peer"] = paired(rounds[peer], rounds[case], "whole_seconds")
-            key = "predict_cells_per_second"
-            if key in found and key in lines[peer]:
-                found["times_peer_predict"] = found[key] / lines[peer][key]
+            if "predict_cells_per_second" in found:
+                found["times_peer_predict"] = paired(rounds[peer], rounds[case], "predict_seconds")
         plain = replace(case, variant="lora")
         if case.variant == "lora_mhc" and plain in lines:
             found["times_lora"] = paired(rounds[case], rounds[plain], "compute_seconds")

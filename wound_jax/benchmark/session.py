@@ -88,8 +88,12 @@ class Session:
             for worker in workers:
                 worker.stop()
         if self._plan.predict:
-            for case, figures in zip(every, once, strict=True):
-                figures["predict_cells_per_second"] = self._predict(case)
+            for case in every:
+                # Not counted: what it compiles, later predictions find.
+                self._predict(case)
+            for turn in range(self._plan.rounds):
+                for case, of_case in zip(every, answers, strict=True):
+                    of_case[turn]["predict_seconds"] = self._predict(case)
         rounds = dict(zip(every, answers, strict=True))
         lines = {c: line(rounds[c], f) for c, f in zip(every, once, strict=True)}
         ratios(rounds, lines)
@@ -116,7 +120,7 @@ class Session:
         return self._folder / "runs" / case.name.replace("/", "-").replace(" ", "-")
 
     def _predict(self, case: Case) -> float:
-        """Predicted cells a second of the whole command, its start and its files included."""
+        """Seconds a predicted cell of the whole command, its start and its files included."""
         import anndata as ad
 
         run, output = self._runs(case), self._folder / "predicted.h5ad"
@@ -136,7 +140,7 @@ class Session:
             raise UserError(f"{case.name}: {shlex.join(command)} failed.\n{done.stderr[-2000:]}")
         # The original simulates the controls in its file too.
         predicted = 2 * controls if case.impl == "peer" else controls
-        return predicted / (time.perf_counter() - start)
+        return (time.perf_counter() - start) / predicted
 
     def _infer(self, case: Case, output: Path) -> list[str]:
         """`state tx infer` on the control cells."""
