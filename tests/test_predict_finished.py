@@ -105,6 +105,8 @@ def stratum_of(kind: str, day: str, control: np.ndarray):
 def test_the_result_says_where_the_means_are_from(trained):
     result = json.loads((trained / "run" / "eval" / "metrics.json").read_text())
     assert result["mean_from"]
+    table = (trained / "run" / "eval" / "table.txt").read_text()
+    assert "are 0 % the network's, 50 % the same regressed, 50 % of the linear rules" in table
     for figures in result["mean_from"].values():
         assert figures["linear"] == figures["regressed"] == 0.5
         assert 0.0 <= figures["slope"] <= 1.0

@@ -51,7 +51,7 @@ def results_table(result: Mapping[str, Any]) -> str:
     Args:
         result: content of `eval/metrics.json`: "split" with "kind", "leaky" and optionally
             "n_animals" (animals of the scored treated cells), "strata", "summary" (`summarise`),
-            and "uncertainty" where it was computed.
+            and "uncertainty" and "mean_from" where they were computed.
 
     Returns:
         Lines joined by newlines: a title, one row for the model, one for each baseline, one for
@@ -70,6 +70,7 @@ def results_table(result: Mapping[str, Any]) -> str:
     ]
     rule = "-" * max(map(len, lines))
     notes = ["mean over strata; * best; identity scores 0 on pearson_delta, 1 on e_distance_ratio"]
+    notes += _means_from(result.get("mean_from"))
     notes += _differences(result.get("uncertainty"))
     notes += _partial_means(summary.get("counts"), len(result["strata"]))
     return "\n".join([_title(result), rule, lines[0], rule, *lines[1:], rule, *notes])
@@ -113,6 +114,20 @@ def _column(name: str, rows: Mapping[str, Scores], ceiling: Scores) -> list[str]
 
 def _shown(name: str, value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.3f}" if name != "mse" else f"{value:.5f}"
+
+
+def _means_from(shares: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    """What the model's means are made of, where they are not the network's alone."""
+    if not shares or all(of["network"] == 1.0 for of in shares.values()):
+        return []
+    network, regressed, linear = (
+        f"{100 * math.fsum(of[name] for of in shares.values()) / len(shares):.0f} %"
+        for name in ("network", "regressed", "linear")
+    )
+    return [
+        f"the model's mean cells are {network} the network's, {regressed} the same regressed, "
+        f"{linear} of the linear rules (prediction.*); what varies about them is the network's"
+    ]
 
 
 def _differences(uncertainty: Mapping[str, Any] | None) -> list[str]:
