@@ -10,10 +10,9 @@ from wound_jax.models.mhc.hyper_connection import (
     HyperConnection,
     HyperConnectionConfig,
     HyperMaps,
-    read_streams,
-    write_streams,
 )
 from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
+from wound_jax.models.mhc.streams import read_streams, write_streams
 
 N, WIDTH = 4, 8
 NAMES = ("phi", "a_pre", "a_post", "a_res", "b_pre", "b_post", "b_res")
@@ -184,7 +183,7 @@ def test_lucidrains_mixing_is_the_transpose_of_ours(shared):
         )
         branch_in = read_streams(x, maps.h_pre)
         branch = branch_in @ reference["branch_W"] + reference["branch_b"]
-        y = write_streams(x, branch, maps, mix=True)
+        y = write_streams(x, branch, maps.h_post, maps.h_res)
     close(branch_in, reference["branch_in"])
     close(y, reference["y"])
     close(np.asarray(maps.h_res).sum(-2), np.ones((2, 3, N)))

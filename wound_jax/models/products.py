@@ -134,13 +134,26 @@ def _narrow_backward(
     precision: jax.lax.Precision | None, kept: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
     x, a = kept
-    if x.dtype == jnp.bfloat16:
-        transposed = _multiply_rows(cotangent, x).astype(a.dtype)
-    else:
-        transposed = jax.lax.dot_general(cotangent, x, _ROWS, precision=precision)
-    # The barrier keeps XLA from turning the transposed product into the direct one.
-    of_a = jax.lax.optimization_barrier(transposed).T
+    of_a = narrow_gradient(x, cotangent, precision).astype(a.dtype)
     return jnp.matmul(cotangent, a.T, precision=precision), of_a
 
 
 _narrow.defvjp(_narrow_forward, _narrow_backward)
+
+
+def narrow_gradient(
+    x: Float[Array, "rows fan_in"],
+    cotangent: Float[Array, "rows rank"],
+    precision: jax.lax.Precision | None = None,
+) -> Float[Array, "fan_in rank"]:
+    """`x^T g`, the gradient of a narrow matrix, computed as the transpose of `g^T x`.
+
+    For bfloat16 `x` the cotangent is rounded to bfloat16, as in every gradient of a weight, and
+    the product sums in float32.
+    """
+    if x.dtype == jnp.bfloat16:
+        transposed = _multiply_rows(cotangent.astype(x.dtype), x)
+    else:
+        transposed = jax.lax.dot_general(cotangent, x, _ROWS, precision=precision)
+    # The barrier keeps XLA from turning the transposed product into the direct one.
+    return jax.lax.optimization_barrier(transposed).T

@@ -16,9 +16,8 @@ from wound_jax.models.mhc.hyper_connection import (
     HyperConnectionConfig,
     HyperMaps,
     PlainStreams,
-    expand_streams,
-    reduce_streams,
 )
+from wound_jax.models.mhc.streams import expand_streams, reduce_streams
 
 __all__ = [
     "HyperConnection",

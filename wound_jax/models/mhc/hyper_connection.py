@@ -25,15 +25,23 @@ from wound_jax.arrays import CellHidden
 from wound_jax.errors import UserError, unknown_name
 from wound_jax.models.mhc.birkhoff import mix_permutations, permutation_count
 from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
+from wound_jax.models.mhc.streams import (
+    StreamMatrix,
+    Streams,
+    StreamWeights,
+    map_dtype,
+    project_streams,
+    read_streams,
+    reduce_streams,
+    write_branch,
+    write_streams,
+)
 
-Streams = Float[Array, "sets cells streams hidden"]
 Sublayer = Callable[[CellHidden], CellHidden]
 
-HIGHEST = jax.lax.Precision.HIGHEST
 MAX_STREAMS = 16
 # 24 permutations of 4 streams; 5 would take 120 logits where `sinkhorn` takes 25.
 MAX_BIRKHOFF_STREAMS = 4
-RMS_EPS = 1e-20
 DYNAMIC_SCALE = 0.01
 # What a sublayer reads at the start from each stream but its own.
 OFF_STREAM_WEIGHT = 0.05
@@ -94,34 +102,9 @@ class HyperMaps(NamedTuple):
         h_res: the mixing of the streams; axes (output stream, input stream).
     """
 
-    h_pre: Float[Array, "sets cells streams"]
-    h_post: Float[Array, "sets cells streams"]
-    h_res: Float[Array, "sets cells streams streams"]
-
-
-def expand_streams(x: CellHidden, n: int) -> Streams:
-    """`n` copies of the hidden state, once at the entry of the network."""
-    return jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], n, x.shape[-1]))
-
-
-def reduce_streams(streams: Streams) -> CellHidden:
-    """The mean of the streams in their own dtype, once at the exit of the network."""
-    return jnp.mean(streams, axis=-2, dtype=_map_dtype(streams)).astype(streams.dtype)
-
-
-def read_streams(streams: Streams, h_pre: Float[Array, "sets cells streams"]) -> CellHidden:
-    """`H_pre @ X`, the input of the sublayer, in the dtype of the streams."""
-    x = streams.astype(_map_dtype(streams))
-    return jnp.einsum("scn,scnh->sch", h_pre, x, precision=HIGHEST).astype(streams.dtype)
-
-
-def write_streams(streams: Streams, branch: CellHidden, maps: HyperMaps, *, mix: bool) -> Streams:
-    """`H_res @ X + H_post^T branch` in the dtype of the streams; without `mix`, `H_res` is I."""
-    residual = streams
-    if mix:
-        x = streams.astype(_map_dtype(streams))
-        residual = jnp.einsum("scij,scjh->scih", maps.h_res, x, precision=HIGHEST)
-    return (residual + maps.h_post[..., None] * branch[..., None, :]).astype(streams.dtype)
+    h_pre: StreamWeights
+    h_post: StreamWeights
+    h_res: StreamMatrix
 
 
 def hyper_maps(
@@ -138,7 +121,7 @@ def hyper_maps(
         The three maps; `H_res` is the identity matrix where the config says so.
     """
     n = config.streams
-    z = _project(streams, weights["phi"])
+    z = project_streams(streams, weights["phi"])
     pre, post, res = jnp.split(z, (n, 2 * n), axis=-1)
     h_pre = jax.nn.sigmoid(weights["a_pre"] * pre + weights["b_pre"])
     h_post = 2 * jax.nn.sigmoid(weights["a_post"] * post + weights["b_post"])
@@ -212,8 +195,9 @@ class HyperConnection(nnx.Module):
             compute = jax.checkpoint(compute)
         maps = compute(self._weights(), streams)
         branch = sublayer(read_streams(streams, maps.h_pre))
-        mix = self.config.h_res != "identity"
-        return write_streams(streams, branch, maps, mix=mix), maps
+        if self.config.h_res == "identity":
+            return write_branch(streams, branch, maps.h_post), maps
+        return write_streams(streams, branch, maps.h_post, maps.h_res), maps
 
     def _weights(self) -> dict[str, Array]:
         names = ["phi", "a_pre", "a_post", "b_pre", "b_post"]
@@ -233,24 +217,12 @@ class PlainStreams(nnx.Module):
     def __call__(self, streams: Streams, sublayer: Sublayer) -> tuple[Streams, HyperMaps]:
         """Carry the streams over the sublayer; arguments and results as in `HyperConnection`."""
         n = streams.shape[-2]
-        dtype = _map_dtype(streams)
+        dtype = map_dtype(streams)
         ones = jnp.ones(streams.shape[:-1], dtype)
         h_res = jnp.broadcast_to(jnp.eye(n, dtype=dtype), (*ones.shape, n))
         maps = HyperMaps(h_pre=ones / n, h_post=ones, h_res=h_res)
         branch = sublayer(reduce_streams(streams))
-        return write_streams(streams, branch, maps, mix=False), maps
-
-
-def _map_dtype(streams: Array) -> jnp.dtype:
-    return jnp.promote_types(streams.dtype, jnp.float32)
-
-
-def _project(streams: Streams, phi: Array) -> Float[Array, "sets cells maps"]:
-    """`vec(X) phi / rms(vec(X))`; dividing after the product saves an array as large as `X`."""
-    flat = streams.reshape(*streams.shape[:-2], -1).astype(_map_dtype(streams))
-    mean_square = jnp.mean(jnp.square(flat), axis=-1, keepdims=True)
-    z = jnp.matmul(flat, phi, precision=HIGHEST)
-    return z * jax.lax.rsqrt(mean_square + RMS_EPS)
+        return write_branch(streams, branch, maps.h_post), maps
 
 
 def _initial_b_pre(n: int, own_stream: int) -> Float[Array, "streams"]:
