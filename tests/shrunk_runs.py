@@ -12,6 +12,7 @@ import numpy as np
 
 from wound_jax import train
 from wound_jax.config import load_config
+from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import simulate
 from wound_jax.run_folder import LoadedRun, load_run
 
@@ -75,6 +76,6 @@ def cells(n: int = 240) -> ad.AnnData:
     whole = _cells()
     chosen = np.random.default_rng(0).permutation(whole.n_obs)[:n]
     part = whole[chosen].copy()
-    for name in list(part.layers):
+    for name in layer_names(part):
         del part.layers[name]
     return part

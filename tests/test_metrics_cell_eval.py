@@ -38,7 +38,7 @@ def read(folder: Path) -> SimpleNamespace:
 
 def cells(data: Any, label: str, cell_type: str | None = None) -> np.ndarray:
     """The cells of a condition, of one type or of all."""
-    kept = (data.obs.condition == label).to_numpy()
+    kept = (data.obs.condition == label).to_numpy(copy=True)
     if cell_type is not None:
         kept &= (data.obs.cell_type == cell_type).to_numpy()
     return data[kept].X.toarray()

@@ -84,7 +84,7 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
     labels = [loaded.config.data.cell_type_col, loaded.config.data.timepoint_col]
     of = pd.DataFrame({name: network.obs[name].astype(str) for name in labels})
     for kind, day in set(map(tuple, of.to_numpy())):
-        rows = np.flatnonzero((of == (kind, day)).all(axis=1))
+        rows = np.flatnonzero((of == [kind, day]).all(axis=1))
         control = data.cells.features[data.cells.annotations.condition == loaded.spec.control][rows]
         stratum = stratum_of(kind, day, control)
         assert share.regression is not None

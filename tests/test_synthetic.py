@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import SyntheticWound, simulate
 from wound_jax.data.synthetic.cells import draw_cells
 from wound_jax.data.synthetic.design import GROUPS, MICE, cells_per_group, cells_per_mouse
@@ -38,7 +39,8 @@ def dense(matrix) -> np.ndarray:
 def matrices(wound: SyntheticWound) -> dict[str, np.ndarray]:
     found = {"shift": wound.truth.log_shift}
     for part, adata in (("cells", wound.adata), ("truth", wound.truth.adata)):
-        for key, matrix in {"X": adata.X, **adata.layers, **adata.obsm}.items():
+        layers = {name: adata.layers[name] for name in layer_names(adata)}
+        for key, matrix in {"X": adata.X, **layers, **adata.obsm}.items():
             found[f"{part} {key}"] = dense(matrix)
     return found
 

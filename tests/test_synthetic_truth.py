@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import SyntheticWound, measure, simulate
 from wound_jax.data.synthetic.cells import draw_cells
 from wound_jax.data.synthetic.expression import Expected, draw_tissue
@@ -59,7 +60,7 @@ def test_truth_is_about_exactly_the_control_cells(wound):
 
 def test_nothing_of_the_truth_is_in_the_measured_cells(wound):
     adata = wound.adata
-    assert set(adata.layers) == {"counts", "spliced", "unspliced", "velocity"}
+    assert set(layer_names(adata)) == {"counts", "spliced", "unspliced", "velocity"}
     assert set(adata.obsm) == {"X_state_baseline"}
     assert set(adata.uns) == {"wound_jax_synthetic"}
     assert list(adata.var) == ["velocity_genes"]

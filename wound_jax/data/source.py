@@ -204,7 +204,7 @@ def take_cells(adata: ad.AnnData, keep: np.ndarray) -> ad.AnnData:
         keep: boolean `[cells]`.
     """
     keys = ["X"] if adata.X is not None else []
-    keys += [f"layers/{name}" for name in adata.layers] + [f"obsm/{name}" for name in adata.obsm]
+    keys += _named_keys(adata)
     parts = {key: matrix(adata, key)[keep] for key in keys}
     taken = _assemble(parts, adata.obs[keep], adata.var)
     taken.uns = adata.uns
@@ -217,7 +217,7 @@ def _has(file: Any, note: str) -> bool:
 
 def _only(adata: ad.AnnData, keys: Collection[str], optional: Collection[str]) -> ad.AnnData:
     """The named matrices of an AnnData, not copied, and nothing else that takes memory."""
-    there = {f"layers/{name}" for name in adata.layers} | {f"obsm/{name}" for name in adata.obsm}
+    there = set(_named_keys(adata))
     parts = {key: matrix(adata, key) for key in sorted({*keys, *(there & set(optional))})}
     return _assemble(parts, adata.obs, adata.var)
 
@@ -247,10 +247,20 @@ def matrix(adata: ad.AnnData, key: str) -> Matrix:
         if found is None:
             raise UserError(_NO_X)
     else:
-        holder = adata.layers if kind == "layers" else adata.obsm
-        _require(kind, name, holder)
-        found = holder[name]
+        _require(kind, name, layer_names(adata) if kind == "layers" else adata.obsm)
+        found = (adata.layers if kind == "layers" else adata.obsm)[name]
     return sp.csr_matrix(found) if sp.issparse(found) else np.asarray(found)
+
+
+def layer_names(adata: ad.AnnData) -> list[str]:
+    """Names of the layers, without X, which anndata from 0.13 lists among them as `None`."""
+    return [name for name in adata.layers if name is not None]
+
+
+def _named_keys(adata: ad.AnnData) -> list[str]:
+    """Keys of all matrices but X."""
+    layers = [f"layers/{name}" for name in layer_names(adata)]
+    return layers + [f"obsm/{name}" for name in adata.obsm]
 
 
 def _require(kind: str, name: str, present: Collection[str]) -> None:

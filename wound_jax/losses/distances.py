@@ -33,6 +33,9 @@ ColumnWeights = Float[Array, "sets columns"]
 
 # Distances below this count as this, with gradient 0: the floor of geomloss (1e-8 on the square).
 SMALLEST_DISTANCE = 1e-4
+# Rounding of a squared distance by the Gram form, at most, in units of eps (|x|^2 + |y|^2); 12 was
+# the largest seen, for float32 cells of 5 to 3,000 dimensions.
+_ROUNDING = 16
 
 
 class Measures(NamedTuple):
@@ -111,6 +114,20 @@ def gram_squares(x: CellFeatures, y: TargetFeatures) -> CrossMatrix:
     gram = jnp.einsum("scd,std->sct", x, y, precision=jax.lax.Precision.HIGHEST)
     squares = _squared_norms(x)[:, :, None] + _squared_norms(y)[:, None, :] - 2 * gram
     return jnp.maximum(squares, 0)
+
+
+def without_rounding(squares: CrossMatrix, x: CellFeatures, y: TargetFeatures) -> CrossMatrix:
+    """Squared distances by the Gram form, 0 where they are within its rounding.
+
+    What the form leaves of two cells that coincide is noise; an inverse distance makes it large.
+
+    Args:
+        squares: the distances, from `gram_squares(x, y)`.
+        x: the cells that they are between.
+        y: those of the other set.
+    """
+    norms = _squared_norms(x)[:, :, None] + _squared_norms(y)[:, None, :]
+    return jnp.where(squares < _ROUNDING * jnp.finfo(squares.dtype).eps * norms, 0, squares)
 
 
 def self_squared_distances(

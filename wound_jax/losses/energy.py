@@ -36,6 +36,7 @@ from wound_jax.losses.distances import (
     pair_mean,
     weighted_mean,
     without_diagonal,
+    without_rounding,
 )
 
 
@@ -99,9 +100,9 @@ def _forward(sets: Measures) -> tuple[PerSet, _Kept]:
     from_y, y = centred(x, a, centre), centred(y, b, centre)
     # Predictions that lie close together and far from `y` have digits about their own mean only.
     x = centred(x, a, weighted_mean(x, a))
-    across = _pairs(from_y, y, gram_squares(from_y, y))
-    within_x = _pairs(x, x, without_diagonal(gram_squares(x, x)))
-    within_y = _pairs(y, y, without_diagonal(gram_squares(y, y)))
+    across = _pairs(from_y, y, _squares(from_y, y))
+    within_x = _pairs(x, x, without_diagonal(_squares(x, x)))
+    within_y = _pairs(y, y, without_diagonal(_squares(y, y)))
     within = pair_mean(a, within_x.distances, a) + pair_mean(b, within_y.distances, b)
     filled = filled_sets(a, b)
     value = jnp.where(filled, pair_mean(a, across.distances, b) - within / 2, 0)
@@ -126,6 +127,10 @@ def _backward(kept: _Kept, cotangent: PerSet) -> tuple[Measures]:
 
 
 energy_distance.defvjp(_forward, _backward)
+
+
+def _squares(x: CellFeatures, y: TargetFeatures) -> CrossMatrix:
+    return without_rounding(gram_squares(x, y), x, y)
 
 
 def _pairs(x: CellFeatures, y: TargetFeatures, squares: CrossMatrix) -> _Pairs:

@@ -16,7 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Bool, Float
 
-from wound_jax.data.source import Matrix, is_gene_matrix, matrix
+from wound_jax.data.source import Matrix, is_gene_matrix, layer_names, matrix
 from wound_jax.errors import UserError
 
 GENE_VELOCITY = "layers/velocity"
@@ -111,10 +111,8 @@ def _velocity_matrix(adata: ad.AnnData, key: str) -> tuple[str, np.ndarray]:
 
 def present(adata: ad.AnnData) -> str:
     """What an AnnData holds, in words, for messages."""
-    parts = {"layers": adata.layers, "obsm": adata.obsm, "obs": adata.obs}
-    listed = [
-        f"{kind}: {', '.join(map(str, part.keys())) or 'none'}" for kind, part in parts.items()
-    ]
+    parts = {"layers": layer_names(adata), "obsm": adata.obsm, "obs": adata.obs}
+    listed = [f"{kind}: {', '.join(map(str, part)) or 'none'}" for kind, part in parts.items()]
     return "; ".join(listed)
 
 
