@@ -199,6 +199,14 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
             "prediction.count_zeros=true data.input=obsm/A",
             "data.input=obsm/A, an embedding: set prediction.count_zeros=false, or model.decoder",
         ),
+        (
+            "prediction.across_genes=true prediction.linear_weight=auto data.input=obsm/A",
+            "data.input=obsm/A, an embedding: set prediction.across_genes=false, or model.decoder",
+        ),
+        (
+            "prediction.across_genes=true",
+            "prediction.linear_weight=0 gives rules no share: set prediction.linear_weight=auto",
+        ),
     ],
 )
 def test_contradictions_name_the_keys_and_the_way_out(overrides, problem):

@@ -27,7 +27,10 @@ LABELS = ["Fib", "Ker"]
 CHANGES = [
     *(text for text in shrunk_runs.SHRUNK if not text.startswith(("name", "split"))),
     "data.source=synthetic",
+    # Enough that five types can be learnt from.
+    "data.synthetic.n_cells=2000",
     "prediction.linear_weight=auto",
+    "prediction.across_genes=true",
     "prediction.count_zeros=true",
 ]
 
@@ -90,7 +93,7 @@ def test_scores_are_those_of_the_runs_and_of_their_mean_cells(made):
     for rows, table in zip(found, tables, strict=True):
         expected = np.mean([row["pearson_delta"] for row in rows])
         assert table["pearson_delta"] == pytest.approx(expected, rel=1e-6)
-    assert scores.linear_weight == 0.5
+    assert scores.rules_weight == 0.5
 
 
 def test_the_tables_hold_every_method_and_fold(made):
@@ -98,8 +101,9 @@ def test_the_tables_hold_every_method_and_fold(made):
         rows = list(csv.DictReader(file))
     assert {row["cell_type"] for row in rows} == set(LABELS)
     methods = {row["method"] for row in rows}
-    ends = ["", " + linear", " + zeros", " + linear + zeros"]
-    forms = {"full: network", *(f"full: ensemble{end}" for end in ends)}
+    ends = ["", " + linear", " + genes"]
+    forms = {f"full: {name}" for name in ("network", "genes alone", "genes alone + zeros")}
+    forms |= {f"full: ensemble{end}{zeros}" for end in ends for zeros in ("", " + zeros")}
     assert forms | {"stacked_linear", "identity"} <= methods
     with (made / "figures.csv").open() as file:
         figures = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}

@@ -51,7 +51,7 @@ class AfterNetwork:
         share = None
         if asked.moves_means and perturbation != run.spec.control:
             share = load_share(run.folder / FILE)
-            share.rule.training.require_perturbation(perturbation)
+            share.members.rule.training.require_perturbation(perturbation)
         return cls(perturbation, share, asked.count_zeros)
 
     @property

@@ -380,13 +380,21 @@ def _training_problems(training: TrainingConfig, data: DataConfig) -> Iterator[s
 
 
 def _prediction_problems(config: RunConfig) -> Iterator[str]:
-    if (
-        config.prediction.count_zeros
-        and is_embedding(config.data)
-        and not config.model.decoder.enable
-    ):
+    prediction = config.prediction
+    if prediction.across_genes and prediction.linear_weight == 0.0:
         yield (
-            f"prediction.count_zeros=true rounds expression, but the model predicts data.input="
-            f"{config.data.input}, an embedding: set prediction.count_zeros=false, or "
-            "model.decoder.enable=true to predict genes."
+            "prediction.across_genes=true says what the rules of an unknown type are, but "
+            "prediction.linear_weight=0 gives rules no share: set prediction.linear_weight=auto, "
+            "or prediction.across_genes=false."
         )
+    if config.model.decoder.enable or not is_embedding(config.data):
+        return
+    # What a model without genes cannot be asked for.
+    of_genes = {"count_zeros": "rounds expression", "across_genes": "learns from gene to gene"}
+    for key, does in of_genes.items():
+        if getattr(prediction, key):
+            yield (
+                f"prediction.{key}=true {does}, but the model predicts data.input="
+                f"{config.data.input}, an embedding: set prediction.{key}=false, or "
+                "model.decoder.enable=true to predict genes."
+            )

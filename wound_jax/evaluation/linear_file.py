@@ -1,7 +1,8 @@
 """The share of linear rules on disk, so that a trained run predicts as it was scored.
 
 One npz file without pickles: means, shifts and components of the training strata, what the network
-makes of them where its means are regressed, and as JSON names, settings and weights of the rules.
+makes of them where its means are regressed, how their controls fluctuate where there is learning
+across genes, and as JSON names, settings and weights of the rules.
 """
 
 import json
@@ -11,19 +12,21 @@ from typing import Any
 import numpy as np
 
 from wound_jax.errors import UserError
+from wound_jax.evaluation.across_genes import AcrossGenes
 from wound_jax.evaluation.baselines.learnt import Components, Learnt
 from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles
 from wound_jax.evaluation.baselines.rules import FittedShift, shift_rules
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.control_regression import ControlRegression
-from wound_jax.evaluation.linear_share import LinearShare, Weights
+from wound_jax.evaluation.linear_share import LinearShare, Members, Weights
 
 FILE = "linear.npz"
 
 
 def save_share(path: Path, share: LinearShare) -> None:
     """Writes a share with its rules."""
-    rule = share.rule
+    members = share.members
+    rule = members.rule
     of = rule.training.examples.profiles
     content = {
         "labels": [list(of.cell_type), list(of.timepoint), list(of.perturbation)],
@@ -36,7 +39,8 @@ def save_share(path: Path, share: LinearShare) -> None:
             for member in rule.members
         ],
         "rule_weights": {novelty.name: list(rule.weights[novelty]) for novelty in Novelty},
-        "regressed": share.regression is not None,
+        "regressed": members.regression is not None,
+        "across_genes": members.genes is not None,
         "shares": {novelty.name: share.weights[novelty] for novelty in Novelty},
         "chosen_by": {novelty.name: share.chosen_by[novelty] for novelty in Novelty},
     }
@@ -46,7 +50,8 @@ def save_share(path: Path, share: LinearShare) -> None:
         control=of.control,
         scores=of.scores,
         shifts=rule.training.examples.shifts,
-        responses=np.zeros(0) if share.regression is None else share.regression.responses,
+        responses=np.zeros(0) if members.regression is None else members.regression.responses,
+        fluctuations=np.zeros(0) if members.genes is None else members.genes.fluctuations,
         mean=rule.training.components.mean,
         axes=rule.training.components.axes,
     )
@@ -73,20 +78,23 @@ def load_share(path: Path) -> LinearShare:
                 f"{path.parent} again."
             )
         responses = file["responses"] if content["regressed"] else None
+        fluctuations = file["fluctuations"] if content.get("across_genes") else None
     cell_type, timepoint, perturbation = (_as_objects(values) for values in content["labels"])
     profiles = Profiles(cell_type, timepoint, perturbation, arrays["control"], arrays["scores"])
     examples = Examples(profiles, arrays["shifts"])
     learnt = Learnt(examples, Components(arrays["mean"], arrays["axes"]))
     rules, non_negative = {rule.name: rule for rule in shift_rules()}, content["non_negative"]
-    members = [
+    fitted = [
         FittedShift(rules[member["name"]], learnt, _by_novelty(member["settings"]), non_negative)
         for member in content["members"]
     ]
     rule_weights = {n: np.array(w) for n, w in _by_novelty(content["rule_weights"]).items()}
-    rule = StackedLinear(members, rule_weights, learnt, non_negative)
+    rule = StackedLinear(fitted, rule_weights, learnt, non_negative)
     regression = None if responses is None else ControlRegression.of(rule, responses)
+    genes = None if fluctuations is None else AcrossGenes(learnt, fluctuations)
     shares = {novelty: Weights(*of) for novelty, of in _by_novelty(content["shares"]).items()}
-    return LinearShare(rule, regression, shares, _by_novelty(content["chosen_by"]))
+    members = Members(rule, regression, genes)
+    return LinearShare(members, shares, _by_novelty(content["chosen_by"]))
 
 
 def _by_novelty(values: dict[str, Any]) -> dict[Novelty, Any]:

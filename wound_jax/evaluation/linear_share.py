@@ -1,16 +1,19 @@
-"""The mean of predicted cells, drawn towards that of the linear rules.
+"""The mean of predicted cells, drawn towards what is learnt from the means of training strata.
 
-A network and a linear rule err in different genes, and on unseen cell types neither is the better
-one throughout. Combined (Bates and Granger 1969, J. Oper. Res. Soc. 20, 451-468), with n, l the
-mean cells that they predict in a stratum and r the network's, regressed (`control_regression`),
+A network and a rule about means err in different genes, and on unseen cell types neither is the
+better one throughout. Combined (Bates and Granger 1969, J. Oper. Res. Soc. 20, 451-468), with n, l
+and g the mean cells that they predict in a stratum and r the network's, regressed
+(`control_regression`),
 
-    mean of the cells = w_n n + w_r r + w_l l,     w >= 0, sum w = 1,
+    mean of the cells = w_n n + w_r r + w_l l + w_g g,     w >= 0, sum w = 1,
 
-while the cells stay the network's: spread, correlations and zeros of the linear rules are those of
-control cells. Expression is scaled gene by gene, so that zeros stay zeros; a gene is doubled at
-most, what is still missing is added to all cells. The linear rules are `stacked_linear`, fitted on
-the training strata. A weight that is given is w_l, and the rest is r, or n where nothing is
-regressed; otherwise the weights are those of least squared error on validation strata.
+while the cells stay the network's: spread, correlations and zeros of the rules are those of control
+cells. Expression is scaled gene by gene, so that zeros stay zeros; a gene is doubled at most, what
+is still missing is added to all cells. The linear rules, l, are `stacked_linear`, fitted on the
+training strata; g is what is learnt across genes (`across_genes`), of unknown cell types alone. A
+weight that is given is that of the rules, w_g where there is a g and w_l elsewhere, and the rest is
+r, or n where nothing is regressed; otherwise the weights are those of least squared error on
+validation strata.
 
 What is right for new cells of a known stratum is wrong for an unknown cell type, so each kind of
 novelty has weights of its own, chosen on validation strata of that kind alone.
@@ -23,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from wound_jax.evaluation.across_genes import AcrossGenes
 from wound_jax.evaluation.baselines.profiles import Novelty
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear, weights_of_least_error
 from wound_jax.evaluation.control_regression import ControlRegression
@@ -34,41 +38,84 @@ _LARGEST_FACTOR = 2.0
 NO_CHOICE = 0.5
 
 Cells = Float[np.ndarray, "cells genes"]
+Mean = Float[np.ndarray, " genes"]
 
 
 class Weights(NamedTuple):
     """Shares in the mean of a stratum, of sum 1."""
 
-    network: float
-    regressed: float
-    linear: float
+    network: float = 0.0
+    regressed: float = 0.0
+    linear: float = 0.0
+    genes: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
-class LinearShare:
-    """How far the mean of predicted cells is drawn towards the linear rules.
+class Members:
+    """What means are made of beside the network's.
 
     Attributes:
         rule: the linear rules, fitted on the training strata.
         regression: of the network's means; None where nothing is regressed.
+        genes: what is learnt across genes; None where it is not asked for.
+    """
+
+    rule: StackedLinear
+    regression: ControlRegression | None = None
+    genes: AcrossGenes | None = None
+
+    def means(self, cells: Cells, stratum: Stratum) -> dict[str, Mean]:
+        """The mean cell that each predicts for a stratum, those that say something of their own.
+
+        Args:
+            cells: the network's, [n_control, genes].
+            stratum: its control cells.
+        """
+        network = _mean(cells)
+        means = {"network": network, "linear": self._moved(stratum, self.rule.shift(stratum))}
+        if self.regression is not None:
+            regressed = self.regression.mean(network, stratum)
+            # Where nothing is regressed its mean is the network's, and so is its weight.
+            if not np.array_equal(regressed, network):
+                means["regressed"] = regressed
+        if self.genes is not None and self.genes.applies(stratum):
+            means["genes"] = self._moved(stratum, self.genes.shift(stratum))
+        return means
+
+    def _moved(self, stratum: Stratum, shift: Mean) -> Mean:
+        """The mean cell after a shift; 0 where it would take a gene below it."""
+        mean = stratum.control_mean + shift
+        return np.maximum(mean, 0.0) if self.rule.non_negative else mean
+
+
+@dataclass(frozen=True, eq=False)
+class LinearShare:
+    """How far the mean of predicted cells is drawn towards what training strata teach.
+
+    Attributes:
+        members: what means are made of.
         weights: for each kind of novelty.
         chosen_by: where each kind's weights are from, in words.
     """
 
-    rule: StackedLinear
-    regression: ControlRegression | None
+    members: Members
     weights: Mapping[Novelty, Weights]
     chosen_by: Mapping[Novelty, str]
 
     def weight(self, stratum: Stratum) -> Weights:
         """The shares in the mean of a stratum."""
-        return self.weights[self.rule.training.novelty_of(stratum)]
+        weights = self.weights[self.members.rule.training.novelty_of(stratum)]
+        genes = self.members.genes
+        if weights.genes and (genes is None or not genes.applies(stratum)):
+            # Another perturbation, of too few known types: its part is the linear rules'.
+            return weights._replace(linear=weights.linear + weights.genes, genes=0.0)
+        return weights
 
     def figures(self, stratum: Stratum) -> dict[str, float]:
         """The shares by name, and the slope that the network's mean is regressed with."""
         figures = self.weight(stratum)._asdict()
-        if self.regression is not None:
-            figures["slope"] = self.regression.slope(stratum)
+        if self.members.regression is not None:
+            figures["slope"] = self.members.regression.slope(stratum)
         return figures
 
     def apply(self, cells: Cells, stratum: Stratum) -> Cells:
@@ -76,78 +123,71 @@ class LinearShare:
         weights = self.weight(stratum)
         if weights.network == 1.0:
             return cells
-        means = _means(self.rule, self.regression, cells, stratum)
-        shift = np.array(weights) @ means - means[0]
-        return _scaled(cells, shift) if self.rule.non_negative else cells + shift.astype(np.float32)
+        means = self.members.means(cells, stratum)
+        # Regressed where there is nothing to regress is as the network predicts it.
+        wanted = sum(
+            weight * means.get(name, means["network"])
+            for name, weight in weights._asdict().items()
+            if weight
+        )
+        shift = np.asarray(wanted) - means["network"]
+        if self.members.rule.non_negative:
+            return _scaled(cells, shift)
+        return cells + shift.astype(np.float32)
 
 
 def linear_share(
-    rule: StackedLinear,
+    members: Members,
     weight: float | str,
     strata: Sequence[Stratum] = (),
     predicted: Sequence[Cells] = (),
-    *,
-    regression: ControlRegression | None = None,
 ) -> LinearShare:
     """The share that a config asks for.
 
     Args:
-        rule: fitted on the training strata.
+        members: fitted on the training strata.
         weight: the share of the rules, or "auto".
         strata: validation strata, for "auto"; none of their treated cells were trained on.
         predicted: the network's cells for each, [n_control, genes].
-        regression: of the network's means, where they are to be regressed.
     """
     if weight != "auto":
-        given = _without_choice(float(weight), regression)
-        by = dict.fromkeys(Novelty, "given")
-        return LinearShare(rule, regression, dict.fromkeys(Novelty, given), by)
+        given = {novelty: _without_choice(float(weight), members, novelty) for novelty in Novelty}
+        return LinearShare(members, given, dict.fromkeys(Novelty, "given"))
     weights, chosen_by = {}, {}
     for novelty in Novelty:
         judges = [
             (stratum, cells)
             for stratum, cells in zip(strata, predicted, strict=True)
-            if rule.training.novelty_of(stratum) is novelty
+            if members.rule.training.novelty_of(stratum) is novelty
         ]
-        weights[novelty] = _best_weights(rule, regression, judges)
+        weights[novelty] = (
+            _best_weights(members, judges)
+            if judges
+            else _without_choice(NO_CHOICE, members, novelty)
+        )
         word = "stratum" if len(judges) == 1 else "strata"
         chosen_by[novelty] = f"{len(judges)} validation {word} of this kind"
-    return LinearShare(rule, regression, weights, chosen_by)
+    return LinearShare(members, weights, chosen_by)
 
 
-def _without_choice(linear: float, regression: ControlRegression | None) -> Weights:
+def _without_choice(share: float, members: Members, novelty: Novelty) -> Weights:
     """The rules' share as it is given; the rest is the network's, regressed if anything is."""
-    rest = 1.0 - linear
-    return Weights(rest, 0.0, linear) if regression is None else Weights(0.0, rest, linear)
+    rest = "network" if members.regression is None else "regressed"
+    rules = "genes" if members.genes is not None and novelty is Novelty.TYPE else "linear"
+    return Weights(**{rest: 1.0 - share, rules: share})
 
 
-def _best_weights(
-    rule: StackedLinear,
-    regression: ControlRegression | None,
-    judges: Sequence[tuple[Stratum, Cells]],
-) -> Weights:
-    """The weights of least squared error; `NO_CHOICE` where there is nothing to choose by."""
-    if not judges:
-        return _without_choice(NO_CHOICE, regression)
-    means = np.stack([_means(rule, regression, cells, stratum) for stratum, cells in judges], 1)
+def _best_weights(members: Members, judges: Sequence[tuple[Stratum, Cells]]) -> Weights:
+    """The weights of least squared error."""
+    means = [members.means(cells, stratum) for stratum, cells in judges]
+    # The order is that of the weights; what one of the strata lacks is not weighed.
+    names = [name for name in Weights._fields if all(name in of for of in means)]
     measured = np.stack([stratum.control_mean + stratum.mean_delta for stratum, _ in judges])
-    # Where nothing is regressed its mean is the network's, and so is its weight.
-    if np.array_equal(means[0], means[1]):
-        network, linear = weights_of_least_error(means[[0, 2]] - measured)
-        return Weights(float(network), 0.0, float(linear))
-    return Weights(*(float(w) for w in weights_of_least_error(means - measured)))
+    errors = np.stack([np.stack([of[name] for of in means]) - measured for name in names])
+    return Weights(**dict(zip(names, map(float, weights_of_least_error(errors)), strict=True)))
 
 
-def _means(
-    rule: StackedLinear, regression: ControlRegression | None, cells: Cells, stratum: Stratum
-) -> Float[np.ndarray, "members genes"]:
-    """Mean cells of a stratum: the network's, the same regressed, the linear rules'."""
-    network = _mean(cells)
-    regressed = network if regression is None else regression.mean(network, stratum)
-    return np.stack([network, regressed, _linear_mean(rule, stratum)])
-
-
-def _scaled(cells: Cells, shift: Float[np.ndarray, " genes"]) -> Cells:
+def _scaled(cells: Cells, shift: Mean) -> Cells:
     """Non-negative cells whose mean has moved by the shift; below 0 it does not go."""
     mean = _mean(cells)
     wanted = np.maximum(mean + shift, 0.0)
@@ -157,11 +197,5 @@ def _scaled(cells: Cells, shift: Float[np.ndarray, " genes"]) -> Cells:
     return (cells * factor + missing).astype(np.float32)
 
 
-def _linear_mean(rule: StackedLinear, stratum: Stratum) -> Float[np.ndarray, " genes"]:
-    """The mean cell that the rules predict; 0 where they would take a gene below it."""
-    mean = stratum.control_mean + rule.shift(stratum)
-    return np.maximum(mean, 0.0) if rule.non_negative else mean
-
-
-def _mean(cells: Cells) -> Float[np.ndarray, " genes"]:
+def _mean(cells: Cells) -> Mean:
     return cells.mean(axis=0, dtype=np.float64)

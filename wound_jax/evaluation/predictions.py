@@ -13,6 +13,8 @@ import numpy as np
 
 from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.prepare import PreparedData
+from wound_jax.evaluation.across_genes import AcrossGenes
+from wound_jax.evaluation.baselines.moving import moved
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.control_regression import ControlRegression
 from wound_jax.evaluation.count_zeros import ROUNDING_SEED, with_counted_zeros
@@ -22,7 +24,7 @@ from wound_jax.evaluation.held_out import (
     large_strata,
     predict_strata,
 )
-from wound_jax.evaluation.linear_share import LinearShare, linear_share
+from wound_jax.evaluation.linear_share import LinearShare, Members, linear_share
 from wound_jax.inference import Predictor
 
 # Cells and planned strata -> predicted cells of each, [n_control, genes].
@@ -68,6 +70,21 @@ def with_zeros(predict: Predict) -> Predict:
     return rounded
 
 
+def of_genes(genes: AcrossGenes, *, non_negative: bool) -> Predict:
+    """Control cells moved as is learnt across genes, without a network; unknown types alone.
+
+    Args:
+        genes: what is learnt.
+        non_negative: whether predictions are kept at 0 or above.
+    """
+
+    def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        strata = [one.cells(data.cells) for one in planned]
+        return [moved(one.control, genes.shift(one), non_negative) for one in strata]
+
+    return predict
+
+
 def with_linear_share(
     predict: Predict, yardstick: Yardstick, config: EvaluationConfig, prediction: PredictionConfig
 ) -> tuple[Predict, LinearShare]:
@@ -77,20 +94,24 @@ def with_linear_share(
         predict: without it.
         yardstick: fitted on the cells that the model was trained on; its rules are the share.
         config: which strata are large enough to choose by.
-        prediction: the share, or "auto", and whether the network's means are regressed.
+        prediction: the share, or "auto", whether the network's means are regressed, and whether
+            unknown types are learnt across genes.
 
     Returns:
         The predictions, and the share as it was given or chosen.
     """
     rule, data = cast(StackedLinear, yardstick.baselines["stacked_linear"]), yardstick.data
-    weight, regression = prediction.linear_weight, None
+    weight, regression, genes = prediction.linear_weight, None, None
     if prediction.regress_controls:
         made = predict(data, yardstick.planned)
         regression = ControlRegression.of(rule, [c.mean(axis=0, dtype=np.float64) for c in made])
+    if prediction.across_genes:
+        taught = [stratum for stratum in yardstick.training() if stratum.n_treated]
+        genes = AcrossGenes.of(rule.training, taught)
     planned = large_strata(data, config, "val")[0] if weight == "auto" else []
     strata = [one.cells(data.cells) for one in planned]
     predicted = predict(data, planned) if planned else []
-    share = linear_share(rule, weight, strata, predicted, regression=regression)
+    share = linear_share(Members(rule, regression, genes), weight, strata, predicted)
 
     def shared(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
         cells = predict(data, planned)

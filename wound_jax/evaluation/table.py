@@ -120,13 +120,14 @@ def _means_from(shares: Mapping[str, Mapping[str, float]] | None) -> list[str]:
     """What the model's means are made of, where they are not the network's alone."""
     if not shares or all(of["network"] == 1.0 for of in shares.values()):
         return []
-    network, regressed, linear = (
-        f"{100 * math.fsum(of[name] for of in shares.values()) / len(shares):.0f} %"
-        for name in ("network", "regressed", "linear")
+    network, regressed, linear, genes = (
+        f"{100 * math.fsum(of.get(name, 0.0) for of in shares.values()) / len(shares):.0f} %"
+        for name in ("network", "regressed", "linear", "genes")
     )
     return [
         f"the model's mean cells are {network} the network's, {regressed} the same regressed, "
-        f"{linear} of the linear rules (prediction.*); what varies about them is the network's"
+        f"{linear} of the linear rules, {genes} learnt across genes (prediction.*); what varies "
+        "about them is the network's"
     ]
 
 

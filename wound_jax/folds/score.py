@@ -1,7 +1,8 @@
 """Scores the seeds of a variant on the held-out cells of a fold, alone and as an ensemble.
 
 Each seed by itself; several seeds averaged cell by cell, as they are, with the share of linear
-rules, with the zeros of counting, with both; the baselines and the ceiling: all on the same strata.
+rules, of what is learnt across genes in their place, with the zeros of counting; what is learnt
+across genes without a network; the baselines and the ceiling: all on the same strata.
 """
 
 import json
@@ -21,6 +22,7 @@ from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.predictions import (
     Predict,
     of_ensemble,
+    of_genes,
     of_network,
     with_linear_share,
     with_zeros,
@@ -36,7 +38,8 @@ POPULATION_METRICS = ("variance_ratio", "gene_correlation_agreement", "zero_shar
 METRICS = (*SHOWN_METRICS, "pearson_delta_residual", *POPULATION_METRICS)
 
 NETWORK, ENSEMBLE = "network", "ensemble"
-LINEAR, ZEROS = " + linear", " + zeros"
+LINEAR, GENES, ZEROS = " + linear", " + genes", " + zeros"
+GENES_ALONE = "genes alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +49,20 @@ class VariantScores:
     Attributes:
         seeds: for each seed, form -> metric -> mean.
         together: form -> metric -> mean, of all seeds as one ensemble.
-        linear_weight: the share of linear rules in the ensemble, mean over strata.
+        rules_weight: the share of the rules, linear or across genes, in the ensemble, mean over
+            strata.
     """
 
     seeds: tuple[Mapping[str, Table], ...]
     together: Mapping[str, Table]
-    linear_weight: float | None
+    rules_weight: float | None
 
     def save(self, path: Path) -> None:
         """Writes it as JSON."""
         content = {
             "seeds": list(self.seeds),
             "together": self.together,
-            "linear_weight": self.linear_weight,
+            "rules_weight": self.rules_weight,
         }
         path.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -66,7 +70,7 @@ class VariantScores:
     def load(cls, path: Path) -> "VariantScores":
         """Reads what `save` wrote."""
         content = json.loads(path.read_text())
-        return cls(tuple(content["seeds"]), content["together"], content["linear_weight"])
+        return cls(tuple(content["seeds"]), content["together"], content["rules_weight"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +118,22 @@ def score_variant(
     def scores(predict: Predict) -> Table:
         return _mean(held_out.score(predict(held_out.data, held_out.planned)))
 
-    together = {ENSEMBLE: of_ensemble(networks)}
+    ensemble = of_ensemble(networks)
+    together = {ENSEMBLE: ensemble}
     if prediction.moves_means:
-        shared, share = with_linear_share(
-            together[ENSEMBLE], held_out.yardstick, held_out.config, prediction
-        )
-        shares = [share.weight(stratum).linear for stratum in held_out.strata]
-        together[ENSEMBLE + LINEAR] = shared
+        shared, share = with_linear_share(ensemble, held_out.yardstick, held_out.config, prediction)
+        weights = [share.weight(stratum) for stratum in held_out.strata]
+        shares = [weight.linear + weight.genes for weight in weights]
+        genes, rule = share.members.genes, share.members.rule
+        if genes is not None and all(genes.applies(stratum) for stratum in held_out.strata):
+            linear = prediction.model_copy(update={"across_genes": False})
+            together[ENSEMBLE + LINEAR], _ = with_linear_share(
+                ensemble, held_out.yardstick, held_out.config, linear
+            )
+            together[ENSEMBLE + GENES] = shared
+            together[GENES_ALONE] = of_genes(genes, non_negative=rule.non_negative)
+        else:
+            together[ENSEMBLE + LINEAR] = shared
     if prediction.count_zeros:
         together |= {form + ZEROS: with_zeros(one) for form, one in together.items()}
     return VariantScores(

@@ -85,13 +85,14 @@ def _notes(figures: FoldFigures) -> Sequence[str]:
         "a positive difference is a better figure",
         "network: one seed, mean over seeds. ensemble: cells of all seeds averaged. + linear: the "
         "mean of each stratum drawn towards the linear rules and, where the config says so, "
-        "regressed on noise in its controls. + zeros: rounded to counts",
+        "regressed on noise in its controls. + genes: towards what is learnt across genes, for "
+        "unknown types. + zeros: rounded to counts",
         f"intervals: {figures.draws.values.shape[-1]} draws of folds; the best baseline is chosen "
         "on the scored cells, which flatters it",
     ]
     for name in figures.folds[0].variants:
-        found = [fold.variants[name].linear_weight for fold in figures.folds]
+        found = [fold.variants[name].rules_weight for fold in figures.folds]
         weights = [f"{weight:.2f}" for weight in found if weight is not None]
         if weights:
-            notes.append(f"{name}: share of the linear rules by fold: {', '.join(weights)}")
+            notes.append(f"{name}: share of the rules by fold: {', '.join(weights)}")
     return notes

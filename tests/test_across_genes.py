@@ -1,0 +1,153 @@
+"""Shifts of an unknown type learnt across genes: what is learnt, and from which cells."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wound_jax.evaluation.across_genes import MIN_TYPES, AcrossGenes, fluctuation
+from wound_jax.evaluation.baselines import BASELINES
+from wound_jax.evaluation.baselines.learnt import Learnt
+from wound_jax.evaluation.baselines.training import Training
+from wound_jax.evaluation.strata import Stratum
+
+N_GENES = 400
+TYPES = ["Fib", "Ker", "Mac", "Neu", "Tce", "End"]
+
+
+def made_types(seed: int = 0, *, n_cells: int = 60) -> list[Stratum]:
+    """Types in which a gene that answers does so by what it has room for.
+
+    The shift is the same bent function of the control expression for all genes and types, which no
+    average over types and no line through one gene's few types can follow.
+    """
+    rng = np.random.default_rng(seed)
+    answers = rng.random(N_GENES) < 0.3
+    level = rng.gamma(1.0, 1.0, N_GENES)
+    found = []
+    for name in TYPES:
+        mean = level * rng.lognormal(0.0, 0.8, N_GENES)
+        shift = answers * 2.0 / (1.0 + np.square(mean))
+        control = rng.gamma(8.0, mean / 8.0, (n_cells, N_GENES))
+        treated = rng.gamma(8.0, (mean + shift) / 8.0, (n_cells, N_GENES))
+        found.append(Stratum(name, None, control, treated, "Burn"))
+    return found
+
+
+def learnt(strata: Sequence[Stratum]) -> Learnt:
+    return Training.of(strata).learnt
+
+
+def taught(strata: Sequence[Stratum]) -> AcrossGenes:
+    return AcrossGenes.of(learnt(strata), strata)
+
+
+def error(shift: np.ndarray, stratum: Stratum) -> float:
+    return float(np.square(shift - stratum.mean_delta).sum())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_rule_common_to_all_genes_is_found(seed):
+    across_genes, linear = [], []
+    for place in range(len(TYPES)):
+        strata = made_types(seed)
+        unknown = strata.pop(place)
+        across_genes.append(error(taught(strata).shift(unknown), unknown))
+        rules = BASELINES["stacked_linear"].fit(strata, True)
+        linear.append(error(rules.shift(unknown), unknown))
+    assert np.all(np.array(across_genes) < linear)
+    assert sum(across_genes) < 0.75 * sum(linear)
+
+
+def test_treated_cells_of_the_unknown_type_are_not_looked_at():
+    strata = made_types()
+    unknown = strata.pop()
+    other = replace(unknown, treated=unknown.treated[:0])
+    np.testing.assert_array_equal(taught(strata).shift(unknown), taught(strata).shift(other))
+
+
+def test_the_order_of_types_and_genes_means_nothing():
+    strata = made_types()
+    unknown = strata.pop()
+    shift = taught(strata).shift(unknown)
+    reversed_types = taught(strata[::-1]).shift(unknown)
+    # Trees are drawn from rows in another order: alike, not the same.
+    assert np.corrcoef(shift, reversed_types)[0, 1] > 0.97
+    order = np.random.default_rng(1).permutation(N_GENES)
+    mixed = [
+        replace(one, control=one.control[:, order], treated=one.treated[:, order])
+        for one in (*strata, unknown)
+    ]
+    again = taught(mixed[:-1]).shift(mixed[-1])
+    assert np.corrcoef(shift[order], again)[0, 1] > 0.97
+
+
+def test_the_same_cells_give_the_same_shift():
+    strata = made_types()
+    unknown = strata.pop()
+    np.testing.assert_array_equal(taught(strata).shift(unknown), taught(strata).shift(unknown))
+
+
+def test_a_unit_of_expression_changes_nothing_but_the_unit():
+    """Trees split where values lie, and shifts are in units of their own size."""
+    strata = made_types()
+    scaled = [replace(one, control=4 * one.control, treated=4 * one.treated) for one in strata]
+    shift, four = (taught(part[:-1]).shift(part[-1]) for part in (strata, scaled))
+    assert np.corrcoef(shift, four)[0, 1] > 0.999
+    assert np.linalg.norm(four) == pytest.approx(4 * np.linalg.norm(shift), rel=0.01)
+
+
+def test_it_applies_to_unknown_types_where_enough_are_known():
+    strata = made_types()
+    unknown, known = strata[-1], strata[0]
+    assert not taught(strata[:-1]).applies(known)
+    assert taught(strata[:MIN_TYPES]).applies(unknown)
+    assert not taught(strata[: MIN_TYPES - 1]).applies(unknown)
+
+
+def test_perturbations_are_learnt_apart():
+    strata = made_types()
+    unknown = strata.pop()
+    reverse = [
+        replace(one, perturbation="Cold", treated=one.control + (one.control_mean * 0.1))
+        for one in strata
+    ]
+    both, alone = taught([*strata, *reverse]), taught(strata)
+    # The components are fitted on other cells, so that likeness is not quite the same.
+    assert np.corrcoef(both.shift(unknown), alone.shift(unknown))[0, 1] > 0.98
+    cold = both.shift(replace(unknown, perturbation="Cold"))
+    assert error(cold, replace(unknown, treated=1.1 * unknown.control)) < 0.1 * error(
+        both.shift(unknown), replace(unknown, treated=1.1 * unknown.control)
+    )
+
+
+def test_days_with_enough_types_stand_by_themselves():
+    """The second day answers the other way round; an unknown type is told by its own day."""
+    strata = made_types()
+    days = [replace(one, timepoint="day10") for one in strata] + [
+        replace(one, timepoint="day19", treated=np.maximum(2 * one.control - one.treated, 0.0))
+        for one in strata
+    ]
+    kept = [one for one in days if one.cell_type != "End"]
+    genes = taught(kept)
+    first, second = (one for one in days if one.cell_type == "End")
+    for own, other in ((first, second), (second, first)):
+        assert np.corrcoef(genes.shift(own), own.mean_delta)[0, 1] > 0.4
+        assert np.corrcoef(genes.shift(own), other.mean_delta)[0, 1] < 0.0
+
+
+def test_fluctuation_is_the_covariance_with_the_direction():
+    strata = made_types(n_cells=30)
+    stratum, of = strata[0], learnt(strata[1:])
+    shifts = of.examples.shifts
+    direction = of.components.axes.T @ (of.components.axes @ shifts.mean(axis=0))
+    direction /= np.linalg.norm(direction)
+    together = np.cov(stratum.control.T, bias=True)
+    np.testing.assert_allclose(fluctuation(of, shifts, stratum), together @ direction, atol=1e-5)
+
+
+def test_types_that_do_not_answer_at_all_are_no_trouble():
+    strata = [replace(one, treated=one.control.copy()) for one in made_types()]
+    unknown = strata.pop()
+    np.testing.assert_array_equal(taught(strata).shift(unknown), 0.0)

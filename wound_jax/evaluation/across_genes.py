@@ -1,0 +1,224 @@
+"""The shift of a gene in an unknown cell type, learnt across genes.
+
+Few cell types are known, but each shows thousands of genes. What a gene does in a type that was
+never treated is therefore learnt from what genes do in each known type when that type is taken as
+unknown: one regression for all genes and types,
+
+    shift_gs = k_gs + r_s f(x_gs),     r_s = rms over g of k_gs,
+
+with k_s the mean of the other types' shifts, weighted by likeness of the controls as in
+`kernel_mean_shift`, and f extremely randomised trees (Geurts, Ernst and Wehenkel 2006, Mach. Learn.
+63, 3-42). The features x_gs are what is known of gene g before type s is treated: its expression in
+the controls of s and of the other types, its shifts there, and its covariance, over the control
+cells of s, with the mean shift of the others. The last is the fluctuation-response relation (Kubo
+1966, Rep. Prog. Phys. 29, 255-284): to first order a gene answers a force as it fluctuates with
+what the force acts on. Shifts are in units of r_s, so that a type that answers strongly can be
+learnt from types that answer weakly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from wound_jax.evaluation.baselines.learnt import Learnt
+from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles
+from wound_jax.evaluation.strata import Stratum
+
+# Cell types that have to be known: each is learnt from the others, which are a type fewer.
+MIN_TYPES = 4
+# Strata of other types that make a timepoint a context of its own.
+_MIN_AT_TIMEPOINT = 3
+# Bandwidths of likeness, in root mean squared distances between the strata; the second weighs k_s.
+_BANDWIDTHS = (0.25, 0.5, 1.0)
+_NEAREST = 3
+# Examples (a gene in a stratum) that the trees are grown on, at most.
+_MAX_EXAMPLES = 50_000
+_TREES = {"n_estimators": 200, "min_samples_leaf": 10, "max_features": 0.5, "random_state": 0}
+
+PerGene = Float[np.ndarray, " genes"]
+Features = Float[np.ndarray, "genes features"]
+
+
+@dataclass(frozen=True, eq=False)
+class AcrossGenes:
+    """What the training strata teach about genes in a cell type that is not among them.
+
+    Attributes:
+        training: means of the training strata.
+        fluctuations: float64 [strata, genes], for each stratum the covariance of its control cells
+            with the shift of the other types; see `fluctuation`.
+    """
+
+    training: Learnt
+    fluctuations: Float[np.ndarray, "strata genes"]
+    _trees: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, training: Learnt, strata: Sequence[Stratum]) -> "AcrossGenes":
+        """What strata teach.
+
+        Args:
+            training: what the linear rules keep of the strata.
+            strata: the same with their cells, in the same order.
+        """
+        examples = training.examples
+        assert len(strata) == len(examples), "one stratum an example"
+        rows = np.zeros_like(examples.shifts)
+        for row, stratum in enumerate(strata):
+            others = _context(examples.profiles, examples.profiles.take([row]))
+            if others.any():
+                rows[row] = fluctuation(training, examples.shifts[others], stratum)
+        return cls(training, rows)
+
+    def applies(self, stratum: Stratum) -> bool:
+        """Whether the type of a stratum is unknown, and enough others are known."""
+        if self.training.novelty_of(stratum) is not Novelty.TYPE:
+            return False
+        return self._n_types[stratum.perturbation] >= MIN_TYPES
+
+    def shift(self, stratum: Stratum) -> PerGene:
+        """The expected shift of a stratum to which this applies, float64 [genes]."""
+        examples, wanted = self.training.examples, self.training.profiles([stratum])
+        others = _context(examples.profiles, wanted)
+        own = fluctuation(self.training, examples.shifts[others], stratum)
+        features, base, scale = self._features(wanted, own, others)
+        return base + scale * self._trees_of(stratum.perturbation).predict(features)
+
+    @cached_property
+    def _n_types(self) -> dict[str, int]:
+        of = self.training.examples.profiles
+        return {p: len(set(of.cell_type[of.perturbation == p])) for p in set(of.perturbation)}
+
+    def _trees_of(self, perturbation: str) -> Any:
+        """The trees of a perturbation, grown when they are first asked for."""
+        if perturbation not in self._trees:
+            # Imported where it is needed: most predictions are of known types and start without.
+            from sklearn.ensemble import ExtraTreesRegressor
+
+            features, wanted = self._examples(perturbation)
+            self._trees[perturbation] = ExtraTreesRegressor(**_TREES).fit(features, wanted)
+        return self._trees[perturbation]
+
+    def _examples(self, perturbation: str) -> tuple[Features, PerGene]:
+        """Features and scaled shifts of the genes of every stratum, its type taken as unknown."""
+        examples: Examples = self.training.examples
+        rows = np.flatnonzero(examples.profiles.perturbation == perturbation)
+        n_genes = examples.shifts.shape[1]
+        rng = np.random.default_rng(0)
+        features, wanted = [], []
+        for row in rows:
+            profile = examples.profiles.take([row])
+            others = _context(examples.profiles, profile)
+            x, base, scale = self._features(profile, self.fluctuations[row], others)
+            kept = np.arange(n_genes)
+            if n_genes * len(rows) > _MAX_EXAMPLES:
+                kept = rng.choice(n_genes, max(1, _MAX_EXAMPLES // len(rows)), replace=False)
+            features.append(x[kept])
+            wanted.append((examples.shifts[row] - base)[kept] / scale)
+        return np.concatenate(features), np.concatenate(wanted)
+
+    def _features(
+        self, wanted: Profiles, own: PerGene, others: Bool[np.ndarray, " strata"]
+    ) -> tuple[Features, PerGene, float]:
+        """What is known of each gene in one stratum, the expected shift k, and its size r."""
+        known = self.training.examples.take(others)
+        control, shifts = known.profiles.control, known.shifts
+        likeness = _Likeness.of(known.profiles, wanted)
+        means = [likeness.weights(bandwidth) @ shifts for bandwidth in _BANDWIDTHS]
+        base, weights = means[1], likeness.weights(_BANDWIDTHS[1])
+        scale = float(np.sqrt(np.square(base).mean())) or 1.0
+        nearest = likeness.nearest(_NEAREST)
+        (here,) = wanted.control
+        of_shifts = [
+            *means,
+            *shifts[nearest],
+            shifts.mean(axis=0),
+            np.median(shifts, axis=0),
+            shifts.std(axis=0),
+            shifts.min(axis=0),
+            shifts.max(axis=0),
+            weights @ (control + shifts) - here,
+        ]
+        of_controls = [
+            here,
+            control.mean(axis=0),
+            here - control.mean(axis=0),
+            control[nearest[0]],
+            here - weights @ control,
+            control.max(axis=0),
+            control.std(axis=0),
+        ]
+        fluctuating = self.fluctuations[others].mean(axis=0)
+        of_fluctuations = [own, fluctuating, own - fluctuating]
+        columns = [*(shift / scale for shift in of_shifts), *of_controls, *of_fluctuations]
+        return np.stack(columns, axis=1).astype(np.float32), base, scale
+
+
+@dataclass(frozen=True, eq=False)
+class _Likeness:
+    """How like the controls of a stratum are to those of others.
+
+    Attributes:
+        squared: [strata], squared distances on the training components.
+        unit: the mean squared distance between two of the others.
+    """
+
+    squared: Float[np.ndarray, " strata"]
+    unit: float
+
+    @classmethod
+    def of(cls, others: Profiles, wanted: Profiles) -> "_Likeness":
+        """From a stratum to others."""
+        among = np.square(others.scores[:, None] - others.scores[None]).sum(axis=-1)
+        pairs = len(others) * (len(others) - 1)
+        squared = np.square(others.scores - wanted.scores).sum(axis=1)
+        # Where all controls coincide any unit will do.
+        return cls(squared, float(among.sum()) / max(pairs, 1) or 1.0)
+
+    def weights(self, bandwidth: float) -> Float[np.ndarray, " strata"]:
+        """Gaussian weights of sum 1."""
+        raised = np.exp((self.squared.min() - self.squared) / (2.0 * bandwidth**2 * self.unit))
+        return raised / raised.sum()
+
+    def nearest(self, n: int) -> np.ndarray:
+        """Which are the n nearest, the last of them again where there are fewer."""
+        order = np.argsort(self.squared, kind="stable")
+        return order[np.minimum(np.arange(n), len(order) - 1)]
+
+
+def fluctuation(
+    training: Learnt, shifts: Float[np.ndarray, "others genes"], stratum: Stratum
+) -> PerGene:
+    """Covariance of each gene, over the control cells of a stratum, with a direction of shift.
+
+    Args:
+        training: for the components, on which the direction is taken.
+        shifts: of other strata; their mean is the direction, of length 1.
+        stratum: its treated cells are not looked at.
+
+    Returns:
+        float64 [genes], in units of expression.
+    """
+    direction = training.components.axes @ shifts.mean(axis=0)
+    direction /= np.linalg.norm(direction) or 1.0
+    cells = stratum.control - stratum.control_mean
+    along = cells @ (direction @ training.components.axes)
+    return np.asarray(along @ cells, np.float64) / len(cells)
+
+
+def _context(known: Profiles, wanted: Profiles) -> Bool[np.ndarray, " strata"]:
+    """The strata of other types under the perturbation of one; of its timepoint, if they suffice.
+
+    Args:
+        known: the training strata.
+        wanted: one stratum.
+    """
+    others = (known.perturbation == wanted.perturbation[0]) & (
+        known.cell_type != wanted.cell_type[0]
+    )
+    now = others & np.equal(known.timepoint, wanted.timepoint[0]).astype(bool)
+    return now if now.sum() >= _MIN_AT_TIMEPOINT else others
