@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from wound_jax.evaluation.across_genes import MIN_TYPES, AcrossGenes, fluctuation
-from wound_jax.evaluation.baselines import BASELINES
 from wound_jax.evaluation.baselines.learnt import Learnt
+from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.baselines.training import Training
 from wound_jax.evaluation.strata import Stratum
 
@@ -39,8 +39,12 @@ def learnt(strata: Sequence[Stratum]) -> Learnt:
     return Training.of(strata).learnt
 
 
+def rules(strata: Sequence[Stratum]) -> StackedLinear:
+    return StackedLinear.fit(strata, True)
+
+
 def taught(strata: Sequence[Stratum]) -> AcrossGenes:
-    return AcrossGenes.of(learnt(strata), strata)
+    return AcrossGenes.of(rules(strata), strata)
 
 
 def error(shift: np.ndarray, stratum: Stratum) -> float:
@@ -54,8 +58,7 @@ def test_a_rule_common_to_all_genes_is_found(seed):
         strata = made_types(seed)
         unknown = strata.pop(place)
         across_genes.append(error(taught(strata).shift(unknown), unknown))
-        rules = BASELINES["stacked_linear"].fit(strata, True)
-        linear.append(error(rules.shift(unknown), unknown))
+        linear.append(error(rules(strata).shift(unknown), unknown))
     assert np.all(np.array(across_genes) < linear)
     assert sum(across_genes) < 0.75 * sum(linear)
 
@@ -151,3 +154,29 @@ def test_types_that_do_not_answer_at_all_are_no_trouble():
     strata = [replace(one, treated=one.control.copy()) for one in made_types()]
     unknown = strata.pop()
     np.testing.assert_array_equal(taught(strata).shift(unknown), 0.0)
+
+
+def test_its_weight_is_what_it_is_worth_on_types_left_out():
+    """Nearly all where it finds the rule; none where shifts are the same in all types but noise."""
+    assert taught(made_types()).weight > 0.7
+    rng = np.random.default_rng(5)
+    shift = rng.normal(0.0, 1.0, N_GENES)
+    alike = []
+    for name in TYPES:
+        mean = 5.0 + rng.random(N_GENES)
+        control, treated = (
+            of + 0.3 * rng.normal(size=(60, N_GENES)) for of in (mean, mean + shift)
+        )
+        alike.append(Stratum(name, None, control, treated, "Burn"))
+    assert taught(alike).weight < 0.5
+
+
+def test_too_few_types_have_no_weight():
+    assert taught(made_types()[: MIN_TYPES - 1]).weight == 0.0
+
+
+def test_the_weight_is_measured_on_treated_cells_of_other_types_alone():
+    strata = made_types()
+    changed = replace(strata[-1], treated=strata[-1].treated + 5.0)
+    assert taught(strata[:-1]).weight == taught(strata[:-1]).weight
+    assert taught([*strata[:-1], changed]).weight != taught(strata).weight

@@ -76,7 +76,7 @@ def test_a_set_pulls_nowhere_on_itself_in_float32(dims):
     x = normal(0, 2, 32, dims) * np.random.default_rng(1).gamma(1.0, 1.0, dims)
     valid = mask(32, 20, places=32)
     _, gradient = value_and_grad(x.astype("f4"), x.astype("f4"), valid, valid)
-    np.testing.assert_allclose(32 * np.asarray(gradient), 0, atol=8 * np.finfo("f4").eps)
+    np.testing.assert_allclose(32 * np.asarray(gradient), 0, atol=8 * float(np.finfo("f4").eps))
 
 
 @pytest.mark.parametrize("folder", ARC_STATE)

@@ -118,12 +118,12 @@ def test_the_result_says_where_the_means_are_from(trained):
     table = (trained / "run" / "eval" / "table.txt").read_text()
     assert "are 0 % the network's, 50 % the same regressed, " in table
     # Some types have too few cells to be learnt from, and count as unknown.
-    rules = [(of["linear"], of["genes"]) for of in result["mean_from"].values()]
-    assert set(rules) == {(0.5, 0.0), (0.0, 0.5)}
-    share = 100 * np.mean([of_genes for _, of_genes in rules])
+    of_genes = [of["genes"] for of in result["mean_from"].values()]
+    assert min(of_genes) == 0.0 < max(of_genes) <= 0.5
+    share = 100 * np.mean(of_genes)
     assert f"{share:.0f} % learnt across genes" in table
     for figures in result["mean_from"].values():
-        assert figures["regressed"] == 0.5
+        assert figures["regressed"] == figures["linear"] + figures["genes"] == 0.5
         assert 0.0 <= figures["slope"] <= 1.0
 
 

@@ -238,8 +238,8 @@ class PredictionConfig(Section):
     # Whether what sets the controls of a known type apart from training is drawn back, as far as
     # held-out training strata show it to be noise (`evaluation.control_regression`).
     regress_controls: bool = False
-    # Whether the rules of an unknown cell type are what is learnt across genes from the types that
-    # are known, four at least (`evaluation.across_genes`), in place of the linear ones.
+    # Whether the rules of an unknown cell type are also what is learnt across genes from the known
+    # ones, four at least, as far as it proves itself on these (`evaluation.across_genes`).
     across_genes: bool = False
     # Whether expression below one count is rounded to 0 or one count, at random with its mean.
     count_zeros: bool = False

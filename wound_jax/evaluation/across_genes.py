@@ -14,10 +14,13 @@ cells of s, with the mean shift of the others. The last is the fluctuation-respo
 1966, Rep. Prog. Phys. 29, 255-284): to first order a gene answers a force as it fluctuates with
 what the force acts on. Shifts are in units of r_s, so that a type that answers strongly can be
 learnt from types that answer weakly.
+
+The linear rules (`stacked_linear`) know better how strongly a type answers, these trees which genes
+do. How much of each to take is what has the least squared error on training types left out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +29,8 @@ from jaxtyping import Bool, Float
 
 from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles
+from wound_jax.evaluation.baselines.stacked_linear import StackedLinear, weights_of_least_error
+from wound_jax.evaluation.baselines.training import Training
 from wound_jax.evaluation.strata import Stratum
 
 # Cell types that have to be known: each is learnt from the others, which are a type fewer.
@@ -36,8 +41,13 @@ _MIN_AT_TIMEPOINT = 3
 _BANDWIDTHS = (0.25, 0.5, 1.0)
 _NEAREST = 3
 # Examples (a gene in a stratum) that the trees are grown on, at most.
-_MAX_EXAMPLES = 50_000
-_TREES = {"n_estimators": 200, "min_samples_leaf": 10, "max_features": 0.5, "random_state": 0}
+_MAX_EXAMPLES = 20_000
+_TREES = {
+    "n_estimators": 200,
+    "min_samples_leaf": 10,
+    "max_features": 0.5,
+    "random_state": 0,
+}
 
 PerGene = Float[np.ndarray, " genes"]
 Features = Float[np.ndarray, "genes features"]
@@ -51,28 +61,29 @@ class AcrossGenes:
         training: means of the training strata.
         fluctuations: float64 [strata, genes], for each stratum the covariance of its control cells
             with the shift of the other types; see `fluctuation`.
+        weight: its share beside the linear rules in what is expected of an unknown type, 0 to 1.
     """
 
     training: Learnt
     fluctuations: Float[np.ndarray, "strata genes"]
+    weight: float
     _trees: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, training: Learnt, strata: Sequence[Stratum]) -> "AcrossGenes":
-        """What strata teach.
+    def of(cls, rule: StackedLinear, strata: Sequence[Stratum]) -> "AcrossGenes":
+        """What strata teach, and how far to trust it.
 
         Args:
-            training: what the linear rules keep of the strata.
-            strata: the same with their cells, in the same order.
+            rule: the linear rules, fitted on the strata.
+            strata: the training strata that have treated cells.
         """
-        examples = training.examples
-        assert len(strata) == len(examples), "one stratum an example"
-        rows = np.zeros_like(examples.shifts)
-        for row, stratum in enumerate(strata):
-            others = _context(examples.profiles, examples.profiles.take([row]))
-            if others.any():
-                rows[row] = fluctuation(training, examples.shifts[others], stratum)
-        return cls(training, rows)
+        learnt = cls(rule.training, _fluctuations(rule.training, strata), 0.0)
+        if max(learnt._n_types.values()) < MIN_TYPES:
+            return learnt
+        types = dict.fromkeys(stratum.cell_type for stratum in strata)
+        errors = [pair for name in types for pair in _errors(strata, name, rule.non_negative)]
+        _, weight = weights_of_least_error(np.stack(errors, axis=1))
+        return replace(learnt, weight=float(weight))
 
     def applies(self, stratum: Stratum) -> bool:
         """Whether the type of a stratum is unknown, and enough others are known."""
@@ -100,7 +111,9 @@ class AcrossGenes:
             from sklearn.ensemble import ExtraTreesRegressor
 
             features, wanted = self._examples(perturbation)
-            self._trees[perturbation] = ExtraTreesRegressor(**_TREES).fit(features, wanted)
+            grown = ExtraTreesRegressor(**_TREES, n_jobs=-1).fit(features, wanted)
+            # Threads that predict add up in any order, so that last digits would come and go.
+            self._trees[perturbation] = grown.set_params(n_jobs=1)
         return self._trees[perturbation]
 
     def _examples(self, perturbation: str) -> tuple[Features, PerGene]:
@@ -110,7 +123,7 @@ class AcrossGenes:
         n_genes = examples.shifts.shape[1]
         rng = np.random.default_rng(0)
         features, wanted = [], []
-        for row in rows:
+        for row in map(int, rows):
             profile = examples.profiles.take([row])
             others = _context(examples.profiles, profile)
             x, base, scale = self._features(profile, self.fluctuations[row], others)
@@ -188,6 +201,32 @@ class _Likeness:
         """Which are the n nearest, the last of them again where there are fewer."""
         order = np.argsort(self.squared, kind="stable")
         return order[np.minimum(np.arange(n), len(order) - 1)]
+
+
+def _fluctuations(training: Learnt, strata: Sequence[Stratum]) -> Float[np.ndarray, "strata genes"]:
+    """The fluctuation of each training stratum along the shift of the other types."""
+    examples = training.examples
+    assert len(strata) == len(examples), "one stratum an example"
+    rows = np.zeros_like(examples.shifts)
+    for row, stratum in enumerate(strata):
+        others = _context(examples.profiles, examples.profiles.take([row]))
+        if others.any():
+            rows[row] = fluctuation(training, examples.shifts[others], stratum)
+    return rows
+
+
+def _errors(
+    strata: Sequence[Stratum], left_out: str, non_negative: bool
+) -> Iterator[Float[np.ndarray, "2 genes"]]:
+    """Expected minus true shifts of a type left out: of the linear rules, and across genes."""
+    training = Training.of([stratum for stratum in strata if stratum.cell_type != left_out])
+    rule = StackedLinear.fit(training, non_negative)
+    genes = AcrossGenes(rule.training, _fluctuations(rule.training, training), 1.0)
+    known = set(training.examples.profiles.perturbation)
+    for stratum in strata:
+        if stratum.cell_type == left_out and stratum.perturbation in known:
+            expected = np.stack([rule.shift(stratum), genes.shift(stratum)])
+            yield expected - stratum.mean_delta
 
 
 def fluctuation(

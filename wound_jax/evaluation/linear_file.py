@@ -40,7 +40,7 @@ def save_share(path: Path, share: LinearShare) -> None:
         ],
         "rule_weights": {novelty.name: list(rule.weights[novelty]) for novelty in Novelty},
         "regressed": members.regression is not None,
-        "across_genes": members.genes is not None,
+        "across_genes": None if members.genes is None else members.genes.weight,
         "shares": {novelty.name: share.weights[novelty] for novelty in Novelty},
         "chosen_by": {novelty.name: share.chosen_by[novelty] for novelty in Novelty},
     }
@@ -78,7 +78,9 @@ def load_share(path: Path) -> LinearShare:
                 f"{path.parent} again."
             )
         responses = file["responses"] if content["regressed"] else None
-        fluctuations = file["fluctuations"] if content.get("across_genes") else None
+        # None in a file of a version that knew of no learning across genes.
+        weight: float | None = content.get("across_genes")
+        fluctuations = np.zeros(0) if weight is None else file["fluctuations"]
     cell_type, timepoint, perturbation = (_as_objects(values) for values in content["labels"])
     profiles = Profiles(cell_type, timepoint, perturbation, arrays["control"], arrays["scores"])
     examples = Examples(profiles, arrays["shifts"])
@@ -91,7 +93,7 @@ def load_share(path: Path) -> LinearShare:
     rule_weights = {n: np.array(w) for n, w in _by_novelty(content["rule_weights"]).items()}
     rule = StackedLinear(fitted, rule_weights, learnt, non_negative)
     regression = None if responses is None else ControlRegression.of(rule, responses)
-    genes = None if fluctuations is None else AcrossGenes(learnt, fluctuations)
+    genes = None if weight is None else AcrossGenes(learnt, fluctuations, weight)
     shares = {novelty: Weights(*of) for novelty, of in _by_novelty(content["shares"]).items()}
     members = Members(rule, regression, genes)
     return LinearShare(members, shares, _by_novelty(content["chosen_by"]))

@@ -11,9 +11,9 @@ while the cells stay the network's: spread, correlations and zeros of the rules 
 cells. Expression is scaled gene by gene, so that zeros stay zeros; a gene is doubled at most, what
 is still missing is added to all cells. The linear rules, l, are `stacked_linear`, fitted on the
 training strata; g is what is learnt across genes (`across_genes`), of unknown cell types alone. A
-weight that is given is that of the rules, w_g where there is a g and w_l elsewhere, and the rest is
-r, or n where nothing is regressed; otherwise the weights are those of least squared error on
-validation strata.
+weight that is given is w_l + w_g, in the proportion that training types left out ask for, and the
+rest is r, or n where nothing is regressed; otherwise the weights are those of least squared error
+on validation strata.
 
 What is right for new cells of a known stratum is wrong for an unknown cell type, so each kind of
 novelty has weights of its own, chosen on validation strata of that kind alone.
@@ -173,8 +173,10 @@ def linear_share(
 def _without_choice(share: float, members: Members, novelty: Novelty) -> Weights:
     """The rules' share as it is given; the rest is the network's, regressed if anything is."""
     rest = "network" if members.regression is None else "regressed"
-    rules = "genes" if members.genes is not None and novelty is Novelty.TYPE else "linear"
-    return Weights(**{rest: 1.0 - share, rules: share})
+    genes = 0.0
+    if members.genes is not None and novelty is Novelty.TYPE:
+        genes = share * members.genes.weight
+    return Weights(**{rest: 1.0 - share}, linear=share - genes, genes=genes)
 
 
 def _best_weights(members: Members, judges: Sequence[tuple[Stratum, Cells]]) -> Weights:

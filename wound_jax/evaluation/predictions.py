@@ -107,7 +107,7 @@ def with_linear_share(
         regression = ControlRegression.of(rule, [c.mean(axis=0, dtype=np.float64) for c in made])
     if prediction.across_genes:
         taught = [stratum for stratum in yardstick.training() if stratum.n_treated]
-        genes = AcrossGenes.of(rule.training, taught)
+        genes = AcrossGenes.of(rule, taught)
     planned = large_strata(data, config, "val")[0] if weight == "auto" else []
     strata = [one.cells(data.cells) for one in planned]
     predicted = predict(data, planned) if planned else []
