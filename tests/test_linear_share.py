@@ -154,6 +154,9 @@ def test_without_validation_strata_the_two_count_alike(rule):
     regression: Any = FixedRegression()
     regressed = linear_share(Members(rule, regression), "auto").weight(made_stratum(5))
     assert regressed == Weights(regressed=0.5, linear=0.5)
+    unknown = replace(made_stratum(5), cell_type="Mac")
+    left_alone = linear_share(Members(rule, regression), "auto").weight(unknown)
+    assert left_alone == Weights(network=0.5, linear=0.5)
     assert NO_CHOICE == 0.5
 
 

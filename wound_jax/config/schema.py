@@ -239,7 +239,8 @@ class PredictionConfig(Section):
     # held-out training strata show it to be noise (`evaluation.control_regression`).
     regress_controls: bool = False
     # Whether the rules of an unknown cell type are also what is learnt across genes from the known
-    # ones, four at least, as far as it proves itself on these (`evaluation.across_genes`).
+    # ones, four at least, as far as it proves itself on these (`evaluation.across_genes`). Takes
+    # seconds after training with six strata, minutes with 33 strata of 3,000 genes.
     across_genes: bool = False
     # Whether expression below one count is rounded to 0 or one count, at random with its mean.
     count_zeros: bool = False

@@ -172,9 +172,11 @@ def linear_share(
 
 def _without_choice(share: float, members: Members, novelty: Novelty) -> Weights:
     """The rules' share as it is given; the rest is the network's, regressed if anything is."""
-    rest = "network" if members.regression is None else "regressed"
+    unknown_type = novelty is Novelty.TYPE
+    # An unknown type has no controls in training that its own could be regressed to.
+    rest = "network" if members.regression is None or unknown_type else "regressed"
     genes = 0.0
-    if members.genes is not None and novelty is Novelty.TYPE:
+    if members.genes is not None and unknown_type:
         genes = share * members.genes.weight
     return Weights(**{rest: 1.0 - share}, linear=share - genes, genes=genes)
 
