@@ -125,6 +125,18 @@ def test_perturbations_are_learnt_apart():
     )
 
 
+@pytest.mark.parametrize("n_types", [1, 2, 3])
+def test_a_perturbation_of_few_types_is_left_to_the_linear_rules(n_types):
+    strata = made_types()
+    rare = [replace(one, perturbation="Cold") for one in strata[:n_types]]
+    unknown = strata.pop()
+    both = taught([*strata, *rare])
+    assert both.applies(unknown)
+    assert np.isfinite(both.shift(unknown)).all()
+    assert 0.0 < both.weight <= 1.0
+    assert not both.applies(replace(unknown, perturbation="Cold"))
+
+
 def test_days_with_enough_types_stand_by_themselves():
     """The second day answers the other way round; an unknown type is told by its own day."""
     strata = made_types()

@@ -222,9 +222,9 @@ def _errors(
     training = Training.of([stratum for stratum in strata if stratum.cell_type != left_out])
     rule = StackedLinear.fit(training, non_negative)
     genes = AcrossGenes(rule.training, _fluctuations(rule.training, training), 1.0)
-    known = set(training.examples.profiles.perturbation)
     for stratum in strata:
-        if stratum.cell_type == left_out and stratum.perturbation in known:
+        n_known = genes._n_types.get(stratum.perturbation, 0)
+        if stratum.cell_type == left_out and n_known >= MIN_TYPES - 1:
             expected = np.stack([rule.shift(stratum), genes.shift(stratum)])
             yield expected - stratum.mean_delta
 
