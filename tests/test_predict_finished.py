@@ -119,8 +119,14 @@ def test_the_result_says_where_the_means_are_from(trained):
     # Some types have too few cells to be learnt from, and count as unknown.
     of_genes = [of["genes"] for of in result["mean_from"].values()]
     assert min(of_genes) == 0.0 < max(of_genes) <= 0.5
-    share = 100 * np.mean(of_genes)
-    assert f"{share:.0f} % learnt across genes" in table
+    network, regressed, linear, genes = (
+        f"{100 * np.mean([of[name] for of in result['mean_from'].values()]):.0f} %"
+        for name in ("network", "regressed", "linear", "genes")
+    )
+    assert (
+        f"are {network} the network's, {regressed} the same regressed, {linear} of the linear "
+        f"rules, {genes} learnt across genes"
+    ) in table
     for figures in result["mean_from"].values():
         # An unknown type has no controls in training to regress to.
         of_network = "network" if figures["genes"] > 0 else "regressed"
