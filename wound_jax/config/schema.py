@@ -232,8 +232,9 @@ class TrainingConfig(Section):
 class PredictionConfig(Section):
     """What a trained model's cells go through before they are scored or written."""
 
-    # Share of the rules (linear, or `across_genes`) in the mean of a stratum's predicted cells, 0 to
-    # 1; "auto" takes that of least squared error on the validation strata, 0.5 where there are none.
+    # Share of the rules (linear, or `across_genes`) in the mean of a stratum's predicted cells, 0
+    # to 1; "auto" takes the share of least squared error on the validation strata, 0.5 where there
+    # are none.
     linear_weight: Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"] = 0.0
     # Whether what sets the controls of a known type apart from training is drawn back, as far as
     # held-out training strata show it to be noise (`evaluation.control_regression`).
