@@ -218,7 +218,8 @@ def test_pls_is_that_of_scikit_learn_on_the_shifts_themselves() -> None:
 def test_folds_leave_out_what_they_are_named_after() -> None:
     # Without its only pair a type is unknown, and so judges nothing but unknown types.
     training, _ = additive_strata({("Neu", "day14"), ("Neu", "day19")})
-    folds = folds_of(Training(training))
+    prepared = Training(training)
+    folds = {kind: folds_of(prepared, kind) for kind in Novelty}
     judged = {kind: [len(f.held_out) for f in of_kind] for kind, of_kind in folds.items()}
     assert judged == {
         Novelty.NONE: [],  # five cells a part are too few to judge by

@@ -15,7 +15,7 @@ from wound_jax.data.prepare import prepare
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
-from wound_jax.evaluation.linear_file import FILE, load_share, save_share
+from wound_jax.evaluation.mean_share_file import FILE, load_share, save_share
 from wound_jax.evaluation.predictions import finished, of_network
 from wound_jax.evaluation.strata import Stratum
 from wound_jax.run_folder import load_run

@@ -14,12 +14,12 @@ from wound_jax.data.cells import match_labels
 from wound_jax.data.groups import make_groups, timepoint_or_none
 from wound_jax.data.rows import Rows, Table
 from wound_jax.evaluation.count_zeros import ROUNDING_SEED, with_counted_zeros
-from wound_jax.evaluation.linear_file import FILE, load_share
-from wound_jax.evaluation.linear_share import LinearShare
+from wound_jax.evaluation.mean_share import MeanShare
+from wound_jax.evaluation.mean_share_file import FILE, load_share
 from wound_jax.evaluation.strata import Stratum
 from wound_jax.run_folder import LoadedRun
 
-# Cells of one stratum that are finished together; a share of linear rules moves their common mean.
+# Cells of one stratum that are finished together; a share of rules moves their common mean.
 _BLOCK = 16_384
 
 
@@ -34,7 +34,7 @@ class AfterNetwork:
     """
 
     perturbation: str
-    share: LinearShare | None
+    share: MeanShare | None
     count_zeros: bool
 
     @classmethod

@@ -83,7 +83,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax.data.external import read_external
     from wound_jax.data.prepare import prepare, resplit
     from wound_jax.evaluation.held_out import fit_yardstick
-    from wound_jax.evaluation.linear_file import FILE, save_share
+    from wound_jax.evaluation.mean_share_file import FILE, save_share
     from wound_jax.evaluation.outcome import evaluate
     from wound_jax.evaluation.report import write_report
     from wound_jax.lifecycle import training_figures

@@ -17,7 +17,7 @@ from wound_jax.data.cells import PreparedData
 from wound_jax.data.source import describe_source
 from wound_jax.data.split_table import split_table
 from wound_jax.evaluation.held_out import Yardstick, fit_yardstick
-from wound_jax.evaluation.linear_file import FILE, save_share
+from wound_jax.evaluation.mean_share_file import FILE, save_share
 from wound_jax.evaluation.outcome import evaluate
 from wound_jax.evaluation.report import write_report
 from wound_jax.evaluation.stability import training_stability

@@ -220,7 +220,7 @@ def _errors(
 ) -> Iterator[Float[np.ndarray, "2 genes"]]:
     """Expected minus true shifts of a type left out: of the linear rules, and across genes."""
     training = Training.of([stratum for stratum in strata if stratum.cell_type != left_out])
-    rule = StackedLinear.fit(training, non_negative)
+    rule = StackedLinear.fit(training, non_negative, [Novelty.TYPE])
     genes = AcrossGenes(rule.training, _fluctuations(rule.training, training), 1.0)
     for stratum in strata:
         n_known = genes._n_types.get(stratum.perturbation, 0)

@@ -20,7 +20,7 @@ from wound_jax.data.groups import timepoint_or_none
 from wound_jax.evaluation.baselines import Baseline
 from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound_markers
 from wound_jax.evaluation.held_out import PlannedStratum, Yardstick
-from wound_jax.evaluation.linear_share import LinearShare
+from wound_jax.evaluation.mean_share import MeanShare
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.mixing import in_training_space, mixing
 from wound_jax.evaluation.predictions import Predict, finished, of_network
@@ -50,7 +50,7 @@ class Outcome:
     predicted: tuple[np.ndarray, ...]
     draws: Draws
     genes: tuple[str, ...]
-    share: LinearShare | None = None
+    share: MeanShare | None = None
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""What is scored: the cells of a trained model, of several together, with a share of linear rules.
+"""What is scored: the cells of a trained model, of several together, with means drawn to rules.
 
 The cells of an ensemble are means over its members, cell by cell: row i of every member is made
 from control cell i, so that the mean of members is a population as theirs are,
@@ -24,7 +24,7 @@ from wound_jax.evaluation.held_out import (
     large_strata,
     predict_strata,
 )
-from wound_jax.evaluation.linear_share import LinearShare, Members, linear_share
+from wound_jax.evaluation.mean_share import MeanShare, Members, mean_share
 from wound_jax.inference import Predictor
 
 # Cells and planned strata -> predicted cells of each, [n_control, genes].
@@ -50,11 +50,25 @@ def of_ensemble(members: Sequence[Predict]) -> Predict:
     return predict
 
 
+def remembered(predict: Predict) -> Predict:
+    """The same predictions, made once for the same strata and kept in memory."""
+    made: dict[tuple[PlannedStratum, ...], Sequence[np.ndarray]] = {}
+
+    def predict_once(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        # Strata are compared by identity, and one is of one set of cells alone.
+        key = tuple(planned)
+        if key not in made:
+            made[key] = predict(data, planned)
+        return made[key]
+
+    return predict_once
+
+
 def finished(
     predict: Predict, yardstick: Yardstick, config: EvaluationConfig, prediction: PredictionConfig
-) -> tuple[Predict, LinearShare]:
+) -> tuple[Predict, MeanShare]:
     """Predictions with everything that a config asks for after the network."""
-    predict, share = with_linear_share(predict, yardstick, config, prediction)
+    predict, share = with_mean_share(predict, yardstick, config, prediction)
     return (with_zeros(predict) if prediction.count_zeros else predict), share
 
 
@@ -85,10 +99,10 @@ def of_genes(genes: AcrossGenes, *, non_negative: bool) -> Predict:
     return predict
 
 
-def with_linear_share(
+def with_mean_share(
     predict: Predict, yardstick: Yardstick, config: EvaluationConfig, prediction: PredictionConfig
-) -> tuple[Predict, LinearShare]:
-    """Predictions whose means are drawn towards the linear rules; see `linear_share`.
+) -> tuple[Predict, MeanShare]:
+    """Predictions whose means are drawn towards what training strata teach; see `mean_share`.
 
     Args:
         predict: without it.
@@ -111,7 +125,7 @@ def with_linear_share(
     planned = large_strata(data, config, "val")[0] if weight == "auto" else []
     strata = [one.cells(data.cells) for one in planned]
     predicted = predict(data, planned) if planned else []
-    share = linear_share(Members(rule, regression, genes), weight, strata, predicted)
+    share = mean_share(Members(rule, regression, genes), weight, strata, predicted)
 
     def shared(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
         cells = predict(data, planned)

@@ -1,7 +1,7 @@
 """Scores the seeds of a variant on the held-out cells of a fold, alone and as an ensemble.
 
-Each seed by itself; several seeds averaged cell by cell, as they are, with the share of linear
-rules, of what is learnt across genes in their place, with the zeros of counting; what is learnt
+Each seed by itself; several seeds averaged cell by cell, as they are, with a share of linear
+rules, with what is learnt across genes beside these, with the zeros of counting; what is learnt
 across genes without a network; the baselines and the ceiling: all on the same strata.
 """
 
@@ -24,7 +24,8 @@ from wound_jax.evaluation.predictions import (
     of_ensemble,
     of_genes,
     of_network,
-    with_linear_share,
+    remembered,
+    with_mean_share,
     with_zeros,
 )
 from wound_jax.evaluation.strata import Stratum
@@ -112,22 +113,22 @@ def score_variant(
         folders: of the runs.
         held_out: the test cells.
     """
-    networks = [of_network(load_run(folder).predictor) for folder in folders]
+    networks = [remembered(of_network(load_run(folder).predictor)) for folder in folders]
     shares: list[float] = []
 
     def scores(predict: Predict) -> Table:
         return _mean(held_out.score(predict(held_out.data, held_out.planned)))
 
-    ensemble = of_ensemble(networks)
+    ensemble = remembered(of_ensemble(networks))
     together = {ENSEMBLE: ensemble}
     if prediction.moves_means:
-        shared, share = with_linear_share(ensemble, held_out.yardstick, held_out.config, prediction)
+        shared, share = with_mean_share(ensemble, held_out.yardstick, held_out.config, prediction)
         weights = [share.weight(stratum) for stratum in held_out.strata]
         shares = [weight.linear + weight.genes for weight in weights]
         genes, rule = share.members.genes, share.members.rule
         if genes is not None and all(genes.applies(stratum) for stratum in held_out.strata):
             linear = prediction.model_copy(update={"across_genes": False})
-            together[ENSEMBLE + LINEAR], _ = with_linear_share(
+            together[ENSEMBLE + LINEAR], _ = with_mean_share(
                 ensemble, held_out.yardstick, held_out.config, linear
             )
             together[ENSEMBLE + GENES] = shared

@@ -14,7 +14,7 @@ A left-out stratum judges only if its novelty is the one in question. The compon
 all training cells.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,25 +35,23 @@ class Fold:
     held_out: Examples
 
 
-Folds = Mapping[Novelty, tuple[Fold, ...]]
+def folds_of(training: Training, novelty: Novelty) -> tuple[Fold, ...]:
+    """The folds of one kind of novelty; none where the strata cannot show it."""
+    return training.once(("folds", novelty), lambda: tuple(_folds(training, novelty)))
 
 
-def folds_of(training: Training) -> Folds:
-    """The folds of each kind of novelty; a kind that the strata cannot show has none."""
-    return training.once("folds", lambda: _make_folds(training))
-
-
-def _make_folds(training: Training) -> Folds:
+def _folds(training: Training, novelty: Novelty) -> Iterator[Fold]:
     examples = training.examples
     of = examples.profiles
+    if novelty is Novelty.NONE:
+        return _part_left_out(training)
+    if novelty is Novelty.TIMEPOINT:
+        return _label_left_out(examples, of.timepoint, novelty)
+    if novelty is Novelty.TYPE:
+        return _label_left_out(examples, of.cell_type, novelty)
     pair = np.empty(len(of), dtype=object)
     pair[:] = list(zip(of.cell_type, of.timepoint, strict=True))
-    return {
-        Novelty.NONE: tuple(_part_left_out(training)),
-        Novelty.PAIR: tuple(_label_left_out(examples, pair, Novelty.PAIR)),
-        Novelty.TIMEPOINT: tuple(_label_left_out(examples, of.timepoint, Novelty.TIMEPOINT)),
-        Novelty.TYPE: tuple(_label_left_out(examples, of.cell_type, Novelty.TYPE)),
-    }
+    return _label_left_out(examples, pair, novelty)
 
 
 def _label_left_out(examples: Examples, labels: np.ndarray, novelty: Novelty) -> Iterator[Fold]:

@@ -16,8 +16,9 @@ To add such a baseline, write one new file in this folder::
     def my_shift(training, shifts, wanted, setting): ...   # [wanted, genes]
 """
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,14 +66,24 @@ class ShiftRule:
     settings: tuple[Any, ...]
     compute: Compute
 
-    def fit(self, training: Sequence[Stratum], non_negative: bool) -> "FittedShift":
-        """Choose the settings; the rule itself keeps the training strata."""
+    def fit(
+        self,
+        training: Sequence[Stratum],
+        non_negative: bool,
+        kinds: Iterable[Novelty] = tuple(Novelty),
+    ) -> "FittedShift":
+        """Choose the settings; the rule itself keeps the training strata.
+
+        Args:
+            training: strata to learn from.
+            non_negative: whether predictions are kept at 0 or above.
+            kinds: of novelty that it will be asked about.
+        """
         prepared = Training.of(training)
-        tuned = tune(self, prepared)
         settings = {}
-        for novelty in Novelty:
-            shown = stand_in(novelty, tuned)
-            settings[novelty] = self.settings[0] if shown is None else tuned[shown].setting
+        for novelty in kinds:
+            best = tune(self, prepared, novelty)
+            settings[novelty] = self.settings[0] if best is None else best.setting
         return FittedShift(self, prepared.learnt, settings, non_negative)
 
     def shifts(self, training: Examples, wanted: Profiles, setting: Any) -> WantedShifts:
@@ -144,22 +155,23 @@ def shift_rules() -> Iterator[ShiftRule]:
     return (family for family in BASELINES.values() if isinstance(family, ShiftRule))
 
 
-def stand_in(novelty: Novelty, shown: Container[Novelty]) -> Novelty | None:
-    """The kind of novelty to choose by: itself if training strata show it, else one close to it."""
+def tune(rule: ShiftRule, training: Training, novelty: Novelty) -> Tuned | None:
+    """The best setting of a rule for a kind of novelty.
+
+    Args:
+        rule: whose setting it is.
+        training: strata, of which some are held out.
+        novelty: chosen by strata of this kind, of one that is close to it if they show none.
+
+    Returns:
+        None where the strata show no such kind.
+    """
     for candidate in (novelty, *_STAND_INS[novelty]):
-        if candidate in shown:
-            return candidate
+        folds = folds_of(training, candidate)
+        if folds:
+            key = ("tuned", rule.name, candidate)
+            return training.once(key, partial(_best_setting, rule, folds))
     return None
-
-
-def tune(rule: ShiftRule, training: Training) -> Mapping[Novelty, Tuned]:
-    """The best setting of a rule for each kind of novelty that training strata can show."""
-
-    def make() -> dict[Novelty, Tuned]:
-        folds = folds_of(training).items()
-        return {novelty: _best_setting(rule, of_kind) for novelty, of_kind in folds if of_kind}
-
-    return training.once(("tuned", rule.name), make)
 
 
 def _best_setting(rule: ShiftRule, folds: Sequence[Fold]) -> Tuned:

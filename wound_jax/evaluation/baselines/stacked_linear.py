@@ -9,7 +9,7 @@ for each kind of novelty on its own. The errors are those that chose each rule's
 there are none, the rules count equally.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,7 @@ from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.moving import moved
 from wound_jax.evaluation.baselines.profiles import Novelty
 from wound_jax.evaluation.baselines.registry import baseline
-from wound_jax.evaluation.baselines.rules import (
-    FittedShift,
-    shift_rules,
-    stand_in,
-    tune,
-)
+from wound_jax.evaluation.baselines.rules import FittedShift, shift_rules, tune
 from wound_jax.evaluation.baselines.training import Training
 from wound_jax.evaluation.strata import Stratum
 
@@ -48,11 +43,22 @@ class StackedLinear:
     non_negative: bool
 
     @classmethod
-    def fit(cls, training: Sequence[Stratum], non_negative: bool) -> "StackedLinear":
-        """Fit all rules, then weigh them."""
-        prepared = Training.of(training)
-        members = [rule.fit(prepared, non_negative) for rule in shift_rules()]
-        weights = {novelty: _weights(members, prepared, novelty) for novelty in Novelty}
+    def fit(
+        cls,
+        training: Sequence[Stratum],
+        non_negative: bool,
+        kinds: Iterable[Novelty] = tuple(Novelty),
+    ) -> "StackedLinear":
+        """Fit all rules, then weigh them.
+
+        Args:
+            training: strata to learn from.
+            non_negative: whether predictions are kept at 0 or above.
+            kinds: of novelty that it will be asked about.
+        """
+        prepared, kinds = Training.of(training), tuple(kinds)
+        members = [rule.fit(prepared, non_negative, kinds) for rule in shift_rules()]
+        weights = {novelty: _weights(members, prepared, novelty) for novelty in kinds}
         return cls(members, weights, prepared.learnt, non_negative)
 
     def shift(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
@@ -73,11 +79,11 @@ def _weights(
     members: Sequence[FittedShift], training: Training, novelty: Novelty
 ) -> Float[np.ndarray, " members"]:
     """The weights for one kind of novelty."""
-    tuned = [tune(member.rule, training) for member in members]
-    shown = stand_in(novelty, tuned[0])
-    if shown is None:
+    tuned = [tune(member.rule, training, novelty) for member in members]
+    errors = [of_rule.errors for of_rule in tuned if of_rule is not None]
+    if not errors:
         return np.full(len(members), 1.0 / len(members))
-    return weights_of_least_error(np.stack([of_rule[shown].errors for of_rule in tuned]))
+    return weights_of_least_error(np.stack(errors))
 
 
 def weights_of_least_error(

@@ -89,7 +89,7 @@ class Members:
 
 
 @dataclass(frozen=True, eq=False)
-class LinearShare:
+class MeanShare:
     """How far the mean of predicted cells is drawn towards what training strata teach.
 
     Attributes:
@@ -136,12 +136,12 @@ class LinearShare:
         return cells + shift.astype(np.float32)
 
 
-def linear_share(
+def mean_share(
     members: Members,
     weight: float | str,
     strata: Sequence[Stratum] = (),
     predicted: Sequence[Cells] = (),
-) -> LinearShare:
+) -> MeanShare:
     """The share that a config asks for.
 
     Args:
@@ -152,7 +152,7 @@ def linear_share(
     """
     if weight != "auto":
         given = {novelty: _without_choice(float(weight), members, novelty) for novelty in Novelty}
-        return LinearShare(members, given, dict.fromkeys(Novelty, "given"))
+        return MeanShare(members, given, dict.fromkeys(Novelty, "given"))
     weights, chosen_by = {}, {}
     for novelty in Novelty:
         judges = [
@@ -167,7 +167,7 @@ def linear_share(
         )
         word = "stratum" if len(judges) == 1 else "strata"
         chosen_by[novelty] = f"{len(judges)} validation {word} of this kind"
-    return LinearShare(members, weights, chosen_by)
+    return MeanShare(members, weights, chosen_by)
 
 
 def _without_choice(share: float, members: Members, novelty: Novelty) -> Weights:

@@ -1,4 +1,4 @@
-"""The share of linear rules on disk, so that a trained run predicts as it was scored.
+"""What means are drawn towards, on disk, so that a trained run predicts as it was scored.
 
 One npz file without pickles: means, shifts and components of the training strata, what the network
 makes of them where its means are regressed, how their controls fluctuate where there is learning
@@ -18,12 +18,12 @@ from wound_jax.evaluation.baselines.profiles import Examples, Novelty, Profiles
 from wound_jax.evaluation.baselines.rules import FittedShift, shift_rules
 from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.control_regression import ControlRegression
-from wound_jax.evaluation.linear_share import LinearShare, Members, Weights
+from wound_jax.evaluation.mean_share import MeanShare, Members, Weights
 
-FILE = "linear.npz"
+FILE = "mean_share.npz"
 
 
-def save_share(path: Path, share: LinearShare) -> None:
+def save_share(path: Path, share: MeanShare) -> None:
     """Writes a share with its rules."""
     members = share.members
     rule = members.rule
@@ -57,7 +57,7 @@ def save_share(path: Path, share: LinearShare) -> None:
     )
 
 
-def load_share(path: Path) -> LinearShare:
+def load_share(path: Path) -> MeanShare:
     """Reads what `save_share` wrote.
 
     Raises:
@@ -96,7 +96,7 @@ def load_share(path: Path) -> LinearShare:
     genes = None if weight is None else AcrossGenes(learnt, fluctuations, weight)
     shares = {novelty: Weights(*of) for novelty, of in _by_novelty(content["shares"]).items()}
     members = Members(rule, regression, genes)
-    return LinearShare(members, shares, _by_novelty(content["chosen_by"]))
+    return MeanShare(members, shares, _by_novelty(content["chosen_by"]))
 
 
 def _by_novelty(values: dict[str, Any]) -> dict[Novelty, Any]:

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from wound_jax.evaluation.baselines.profiles import Novelty
-from wound_jax.evaluation.linear_share import NO_CHOICE, Members, Weights, linear_share
+from wound_jax.evaluation.mean_share import NO_CHOICE, Members, Weights, mean_share
 from wound_jax.evaluation.strata import Stratum
 
 N_GENES = 9
@@ -68,7 +68,7 @@ class FixedGenes:
 def test_the_chosen_share_has_the_least_squared_error(rule):
     strata = [made_stratum(seed) for seed in range(3)]
     predicted = [made_cells(seed, stratum) for seed, stratum in enumerate(strata)]
-    share = linear_share(Members(rule), "auto", strata, predicted)
+    share = mean_share(Members(rule), "auto", strata, predicted)
 
     def error(weight: float) -> float:
         total = 0.0
@@ -90,7 +90,7 @@ def test_a_share_ends_where_one_of_the_two_is_right(better, expected):
     right, wrong = stratum.control + delta, stratum.control + 3 * delta
     rule: Any = FixedRule(3 * delta if better == "network" else delta)
     cells = right if better == "network" else wrong
-    share = linear_share(Members(rule), "auto", [stratum], [cells])
+    share = mean_share(Members(rule), "auto", [stratum], [cells])
     assert share.weight(stratum).linear == pytest.approx(expected, abs=1e-9)
 
 
@@ -98,7 +98,7 @@ def test_the_mean_is_combined_and_the_cells_about_it_stay_in_a_signed_space(rule
     rule.non_negative = False
     stratum = made_stratum(1)
     cells = made_cells(1, stratum)
-    moved = linear_share(Members(rule), 0.3).apply(cells, stratum)
+    moved = mean_share(Members(rule), 0.3).apply(cells, stratum)
     wanted = 0.7 * cells.mean(axis=0) + 0.3 * (stratum.control.mean(axis=0) + rule.of)
     np.testing.assert_allclose(moved.mean(axis=0), wanted, rtol=1e-5)
     np.testing.assert_allclose(moved - moved.mean(axis=0), cells - cells.mean(axis=0), atol=2e-6)
@@ -108,7 +108,7 @@ def test_expression_is_scaled_so_that_zeros_stay(rule):
     stratum = made_stratum(6, above=0.0)
     cells = made_cells(6, stratum)
     cells[::3] = 0.0
-    moved = linear_share(Members(rule), 0.4).apply(cells, stratum)
+    moved = mean_share(Members(rule), 0.4).apply(cells, stratum)
     wanted = 0.6 * cells.mean(axis=0) + 0.4 * (stratum.control.mean(axis=0) + rule.of)
     np.testing.assert_allclose(moved.mean(axis=0), wanted, rtol=1e-5)
     assert not moved[::3].any()
@@ -120,7 +120,7 @@ def test_a_gene_that_is_hardly_expressed_is_not_blown_up():
     cells = np.zeros((40, N_GENES), np.float32)
     cells[0] = 1.0
     rule: Any = FixedRule(-stratum.control.mean(axis=0) + 10 / 40)
-    moved = linear_share(Members(rule), 1.0).apply(cells, stratum)
+    moved = mean_share(Members(rule), 1.0).apply(cells, stratum)
     np.testing.assert_allclose(moved.mean(axis=0), 10 / 40, rtol=1e-5)
     np.testing.assert_allclose(moved[0], 2.0 + 8 / 40, rtol=1e-5)
 
@@ -129,7 +129,7 @@ def test_cells_near_zero_stay_non_negative_with_the_combined_mean():
     stratum = made_stratum(2, above=0.0)
     cells = np.maximum(made_cells(2, stratum) - 0.9, 0.0)
     rule: Any = FixedRule(np.full(N_GENES, -5.0))
-    moved = linear_share(Members(rule), 0.5).apply(cells, stratum)
+    moved = mean_share(Members(rule), 0.5).apply(cells, stratum)
     assert moved.min() >= 0
     # The rules would take every gene below 0, which counts as 0.
     np.testing.assert_allclose(moved.mean(axis=0), 0.5 * cells.mean(axis=0), rtol=1e-5, atol=1e-6)
@@ -138,24 +138,24 @@ def test_cells_near_zero_stay_non_negative_with_the_combined_mean():
 def test_no_share_changes_nothing(rule):
     stratum = made_stratum(3)
     cells = made_cells(3, stratum)
-    assert linear_share(Members(rule), 0.0).apply(cells, stratum) is cells
+    assert mean_share(Members(rule), 0.0).apply(cells, stratum) is cells
 
 
 def test_known_strata_do_not_choose_for_an_unknown_type(rule):
     known = made_stratum(4)
     delta = known.treated.mean(axis=0) - known.control.mean(axis=0)
-    share = linear_share(Members(rule), "auto", [known], [known.control + delta])
+    share = mean_share(Members(rule), "auto", [known], [known.control + delta])
     assert share.weight(known).linear == pytest.approx(0.0, abs=1e-9)
     assert share.weight(replace(known, cell_type="Mac")).linear == NO_CHOICE
 
 
 def test_without_validation_strata_the_two_count_alike(rule):
-    assert linear_share(Members(rule), "auto").weight(made_stratum(5)) == Weights(0.5, linear=0.5)
+    assert mean_share(Members(rule), "auto").weight(made_stratum(5)) == Weights(0.5, linear=0.5)
     regression: Any = FixedRegression()
-    regressed = linear_share(Members(rule, regression), "auto").weight(made_stratum(5))
+    regressed = mean_share(Members(rule, regression), "auto").weight(made_stratum(5))
     assert regressed == Weights(regressed=0.5, linear=0.5)
     unknown = replace(made_stratum(5), cell_type="Mac")
-    left_alone = linear_share(Members(rule, regression), "auto").weight(unknown)
+    left_alone = mean_share(Members(rule, regression), "auto").weight(unknown)
     assert left_alone == Weights(network=0.5, linear=0.5)
     assert NO_CHOICE == 0.5
 
@@ -174,7 +174,7 @@ def test_three_shares_have_the_least_squared_error_together(rule):
     strata = [made_stratum(seed) for seed in range(3)]
     predicted = [made_cells(seed, stratum) for seed, stratum in enumerate(strata)]
     regression: Any = FixedRegression()
-    weights = linear_share(Members(rule, regression), "auto", strata, predicted).weight(strata[0])
+    weights = mean_share(Members(rule, regression), "auto", strata, predicted).weight(strata[0])
 
     def error(given: tuple[float, ...]) -> float:
         total = 0.0
@@ -196,7 +196,7 @@ def test_a_given_share_leaves_the_rest_to_the_regressed_network(rule):
     stratum = made_stratum(2)
     cells = made_cells(2, stratum)
     regression: Any = FixedRegression()
-    share = linear_share(Members(rule, regression), 0.25)
+    share = mean_share(Members(rule, regression), 0.25)
     network = cells.mean(axis=0, dtype=np.float64)
     wanted = 0.75 * regression.mean(network, stratum) + 0.25 * (
         stratum.control.mean(axis=0) + rule.of
@@ -210,8 +210,8 @@ def test_what_the_regression_leaves_alone_is_weighed_once(rule):
     stratum = replace(made_stratum(6), cell_type="Mac")
     cells = made_cells(6, stratum)
     regression: Any = FixedRegression()
-    share = linear_share(Members(rule, regression), "auto", [stratum], [cells])
-    plain = linear_share(Members(rule), "auto", [stratum], [cells])
+    share = mean_share(Members(rule, regression), "auto", [stratum], [cells])
+    plain = mean_share(Members(rule), "auto", [stratum], [cells])
     assert share.weight(stratum) == plain.weight(stratum)
     assert share.weight(stratum).regressed == 0.0
 
@@ -219,7 +219,7 @@ def test_what_the_regression_leaves_alone_is_weighed_once(rule):
 @pytest.mark.parametrize("weight", ["auto", 0.5])
 def test_of_an_unknown_type_the_rules_are_also_those_across_genes(rule, weight):
     genes: Any = FixedGenes()
-    share = linear_share(Members(rule, genes=genes), weight)
+    share = mean_share(Members(rule, genes=genes), weight)
     known, unknown = made_stratum(3), replace(made_stratum(3), cell_type="Mac")
     assert share.weight(known) == Weights(0.5, linear=0.5)
     assert share.weight(unknown) == pytest.approx(Weights(0.5, linear=0.2, genes=0.3))
@@ -233,10 +233,10 @@ def test_of_an_unknown_type_the_rules_are_also_those_across_genes(rule, weight):
 def test_where_too_few_types_are_known_the_linear_rules_stand_in(rule):
     genes: Any = FixedGenes(known_types=2)
     unknown = replace(made_stratum(3), cell_type="Mac")
-    share = linear_share(Members(rule, genes=genes), "auto")
+    share = mean_share(Members(rule, genes=genes), "auto")
     assert share.weight(unknown) == Weights(0.5, linear=0.5)
     cells = made_cells(3, unknown)
-    alone = linear_share(Members(rule), "auto").apply(cells, unknown)
+    alone = mean_share(Members(rule), "auto").apply(cells, unknown)
     np.testing.assert_array_equal(share.apply(cells, unknown), alone)
 
 
@@ -245,5 +245,5 @@ def test_validation_types_weigh_what_is_learnt_across_genes(rule):
     unknown = replace(made_stratum(4), cell_type="Mac")
     genes: Any = FixedGenes(unknown.treated.mean(axis=0) - unknown.control.mean(axis=0))
     cells = made_cells(4, unknown) + 1.0
-    share = linear_share(Members(rule, genes=genes), "auto", [unknown], [cells])
+    share = mean_share(Members(rule, genes=genes), "auto", [unknown], [cells])
     assert share.weight(unknown).genes == pytest.approx(1.0, abs=1e-9)
