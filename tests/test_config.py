@@ -80,6 +80,14 @@ def test_later_files_the_file_itself_and_overrides_win_in_this_order(write):
     assert config.data.exclude == {"day": ("D1",), "type": ("B",)}
 
 
+def test_null_takes_back_what_a_config_excludes(write):
+    path = write("a.yaml", "data: {exclude: {day: [D1], type: [B]}}\n")
+    assert load_config(path, ["data.exclude.type=null"]).data.exclude == {"day": ("D1",)}
+    assert load_config(path, ["data.exclude=null"]).data.exclude == {}
+    again = load_config(path, ["data.exclude=null", "data.exclude.day=[D2]"])
+    assert again.data.exclude == {"day": ("D2",)}
+
+
 def test_overrides_are_yaml():
     config = load_config(
         None,

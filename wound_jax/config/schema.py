@@ -8,7 +8,7 @@ off is refused too (`wound_jax.config.activity`).
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator
 
 
 def _as_names(value: object) -> object:
@@ -61,7 +61,8 @@ class DataConfig(Section):
     cell_type_col: str = "cell_types_simple_short"
     timepoint_col: str | None = "timepoint"
     animal_col: str | None = "mouse_id"
-    # obs column -> values; cells that carry one of them are left out.
+    # obs column -> values; cells that carry one of them are left out. Mappings merge, so null takes
+    # back what a config builds on: of one column, or for `exclude` itself of all.
     exclude: dict[str, Names] = Field(default_factory=dict)
     match_on: Annotated[tuple[Literal["cell_type", "timepoint", "animal"], ...], Strict(False)] = (
         "cell_type",
@@ -73,6 +74,15 @@ class DataConfig(Section):
     # Where the cells lie: on the device, in the memory of the host, or in a training store on disk
     # (`convert` writes one), from which batches are read ahead of the step.
     residency: Literal["device", "host", "disk"] = "device"
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        if value is None:
+            return {}
+        if isinstance(value, dict):
+            return {column: names for column, names in value.items() if names is not None}
+        return value
 
 
 class SplitConfig(Section):

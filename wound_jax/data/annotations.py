@@ -143,7 +143,8 @@ def excluded(
     for column, values in exclude.items():
         if column not in obs:
             if strict:
-                raise unknown_name("obs column in data.exclude", column, obs.columns)
+                unknown = unknown_name("obs column in data.exclude", column, obs.columns)
+                raise UserError(f"{unknown} data.exclude.{column}=null excludes nothing by it.")
             continue
         labels = obs[column].astype(str).to_numpy(dtype=object)
         present = set(labels)
