@@ -65,7 +65,7 @@ def result(quality: float, rng: np.random.Generator) -> dict[str, Any]:
         "biology": biology(quality, rng),
         "mixing": mixing(quality),
         "training": training(quality),
-        "run": {"folder": "runs/made", "step": 500},
+        "run": {"folder": "runs/made", "steps": [500]},
     }  # fmt: skip
 
 

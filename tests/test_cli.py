@@ -45,6 +45,7 @@ def test_help_lists_each_command_with_a_line(flag, capsys):
         "evaluate",
         "compare",
         "leave-one-out",
+        "ensemble",
         "predict",
         "convert",
         "config",
@@ -66,8 +67,8 @@ def test_an_unknown_command_names_the_nearest(capsys):
     assert main(["trian", "a.yaml"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown command 'trian'. Did you mean 'train'? "
-        "Known: compare, config, convert, evaluate, leave-one-out, predict, synthetic, train, "
-        "velocity.\n"
+        "Known: compare, config, convert, ensemble, evaluate, leave-one-out, predict, synthetic, "
+        "train, velocity.\n"
     )
 
 

@@ -51,11 +51,9 @@ def paired(tmp_path_factory) -> PreparedData:
 class Identity(Predictor):
     """A predictor that leaves every control cell as it is."""
 
-    def __init__(self):
-        pass
-
-    def predict(self, features, animals, requests, scalars=None):
-        return [features[request.controls] for request in requests]
+    def stream(self, features, animals, requests, scalars=None):
+        for owner, request in enumerate(requests):
+            yield owner, np.arange(len(request.controls)), features[request.controls]
 
 
 def test_groups_of_one_stratum_are_scored_together_and_the_rest_is_listed(paired):

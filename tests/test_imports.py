@@ -37,6 +37,7 @@ FLOORS = (
         "evaluate",
         "compare",
         "leave_one_out",
+        "ensemble",
         "predict",
         "convert",
         "synthetic",

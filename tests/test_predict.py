@@ -81,7 +81,7 @@ def test_one_cell_for_each_control_cell_with_its_name_and_columns(tmp_path, caps
     assert dict(out.uns["wound_jax"]) == {
         "model": "wound_jax set transformer, llama",
         "run": "tiny",
-        "step": shrunk_runs.loaded("tiny").step,
+        "step": list(shrunk_runs.loaded("tiny").steps),
         "perturbation": "Burn",
         "scale": "log-normalised as in the training file",
         "with_controls": False,
@@ -201,7 +201,7 @@ def test_an_existing_output_is_kept(tmp_path, capsys):
     assert "exists; choose another --output, or give --overwrite" in capsys.readouterr().err
     written(shrunk_runs.cells(60), tmp_path / "in.h5ad")
     assert command(tmp_path, "--overwrite", "--checkpoint", "last") == 0
-    assert ad.read_h5ad(tmp_path / "out.h5ad").uns["wound_jax"]["step"] == 6
+    assert ad.read_h5ad(tmp_path / "out.h5ad").uns["wound_jax"]["steps"] == [6]
 
 
 def test_the_input_is_never_written_over(tmp_path, capsys):

@@ -29,7 +29,7 @@ def loaded(name: str = "tiny", **data) -> LoadedRun:
     """A trained run whose config has other settings of the data."""
     run = shrunk_runs.loaded(name)
     config = run.config.model_copy(update={"data": run.config.data.model_copy(update=data)})
-    return LoadedRun(run.folder, config, run.spec, run.step, run.predictor)
+    return LoadedRun(run.folder, config, run.spec, run.steps, run.predictor)
 
 
 def predicted(run: LoadedRun, path: Path, output: Path, **options) -> ad.AnnData:
@@ -89,9 +89,10 @@ def test_batches_are_few_and_of_one_shape(tmp_path):
     features = rng.normal(size=(300, run.spec.input_width)).astype(np.float32)
     animals = np.zeros(300, np.int32)
     requests = [Request(part, 0, 0) for part in np.array_split(np.arange(300), 41)]
-    compiled: Any = run.predictor._run
+    predictor: Any = run.predictor
+    compiled = predictor._run
     before = compiled._cache_size()
-    parts = list(run.predictor.stream(features, animals, iter(requests)))
+    parts = list(predictor.stream(features, animals, requests))
     assert [owner for owner, _, _ in parts] == list(range(41))
     assert compiled._cache_size() - before <= 1
 

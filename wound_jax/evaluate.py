@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", help="folder of a run or an ensemble")
     parser.add_argument("--part", choices=("test", "val", "train"), default="test")
     parser.add_argument("--input", help="score all treated cells of this h5ad file instead")
     parser.add_argument(
@@ -113,7 +113,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
         save_share(loaded.folder / FILE, outcome.share)
     seen = 0 if arguments.input else trained.trained_on(data, arguments.part)
     outcome.result["split"]["trained_on"] = seen
-    outcome.result["run"] = {"folder": str(arguments.run), "step": loaded.step}
+    outcome.result["run"] = {"folder": str(arguments.run), "steps": list(loaded.steps)}
     folder = Path(arguments.output) if arguments.output else _default_folder(arguments)
     print(write_report(folder, outcome, yardstick, loaded.folder, config))
     if folder.parent == loaded.folder:

@@ -1,11 +1,15 @@
-"""Predictions of a trained model: one predicted cell for each control cell.
+"""Predictions of trained models: one predicted cell for each control cell.
 
 Control cells are cut into sets of the training length, a fixed partition by seed, and run through
 one compiled shape, the sets of all groups in common batches. Adapters are folded into the backbone
 first. Cells are read while the model computes, and results can be taken batch by batch.
+
+The cells of an ensemble are means over its members, cell by cell: cell i of every member is made
+from control cell i, so that the means are a population as each member's cells are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -39,8 +43,85 @@ class Request:
     day: float = float("nan")
 
 
-class Predictor:
-    """A trained model, ready to predict.
+class Predictor(ABC):
+    """What predicts perturbed cells from control cells.
+
+    Attributes:
+        passes: how often it goes over the cells.
+    """
+
+    passes: int = 1
+
+    @abstractmethod
+    def stream(
+        self,
+        features: Rows,
+        animals: np.ndarray,
+        requests: Sequence[Request],
+        scalars: np.ndarray | None = None,
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """`predict`, set by set: the whole is never held.
+
+        Yields:
+            Which request, places in its controls, and float32 `[places, width]`. Each place comes
+            once in a pass; what comes for it in all passes adds up to its predicted cell.
+        """
+
+    def predict(
+        self,
+        features: Rows,
+        animals: np.ndarray,
+        requests: Sequence[Request],
+        scalars: np.ndarray | None = None,
+    ) -> list[np.ndarray]:
+        """Predicts the control cells of each request.
+
+        Args:
+            features: float32 `[table, features]`, the model's input, in memory or on disk.
+            animals: int32 `[table]`, code of each cell's animal, -1 where unseen in training.
+            requests: what to predict; a cell may be asked for more than once.
+            scalars: float32 `[table, scalars]`, for a model that is given scalar features.
+
+        Returns:
+            For each request float32 `[len(controls), width]`, rows in the order of its controls;
+            genes where the model has a decoder, else the input's own space.
+        """
+        outputs: dict[int, np.ndarray] = {}
+        for owner, places, cells in self.stream(features, animals, requests, scalars):
+            if owner not in outputs:
+                n = len(requests[owner].controls)
+                outputs[owner] = np.zeros((n, cells.shape[-1]), np.float32)
+            outputs[owner][places] += cells
+        return [outputs[owner] for owner in sorted(outputs)]
+
+
+class Ensemble(Predictor):
+    """Several models, of which the mean is taken.
+
+    Args:
+        members: at least one, all of the same cells and genes.
+    """
+
+    def __init__(self, members: Sequence[Predictor]):
+        self._members = tuple(members)
+        self.passes = sum(member.passes for member in members)
+
+    def stream(
+        self,
+        features: Rows,
+        animals: np.ndarray,
+        requests: Sequence[Request],
+        scalars: np.ndarray | None = None,
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Each member's share of the mean, one member after the other."""
+        share = np.float32(1.0 / len(self._members))
+        for member in self._members:
+            for owner, places, cells in member.stream(features, animals, requests, scalars):
+                yield owner, places, share * cells
+
+
+class NetworkPredictor(Predictor):
+    """A trained network.
 
     Args:
         graphdef: the model's structure.
@@ -70,45 +151,14 @@ class Predictor:
 
         self._run = jax.jit(run)
 
-    def predict(
+    def stream(
         self,
         features: Rows,
         animals: np.ndarray,
         requests: Sequence[Request],
         scalars: np.ndarray | None = None,
-    ) -> list[np.ndarray]:
-        """Predicts the control cells of each request.
-
-        Args:
-            features: float32 `[table, features]`, the model's input, in memory or on disk.
-            animals: int32 `[table]`, code of each cell's animal, -1 where unseen in training.
-            requests: what to predict; a cell may be asked for more than once.
-            scalars: float32 `[table, scalars]`, for a model that is given scalar features.
-
-        Returns:
-            For each request float32 `[len(controls), width]`, rows in the order of its controls;
-            genes where the model has a decoder, else the input's own space.
-        """
-        outputs: dict[int, np.ndarray] = {}
-        for owner, places, cells in self.stream(features, animals, requests, scalars):
-            if owner not in outputs:
-                n = len(requests[owner].controls)
-                outputs[owner] = np.empty((n, cells.shape[-1]), np.float32)
-            outputs[owner][places] = cells
-        return [outputs[owner] for owner in sorted(outputs)]
-
-    def stream(
-        self,
-        features: Rows,
-        animals: np.ndarray,
-        requests: Iterable[Request],
-        scalars: np.ndarray | None = None,
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """`predict`, set by set: the whole is never held.
-
-        Yields:
-            Which request, places in its controls, and float32 `[places, width]`, the predictions.
-        """
+        """The cells of each set, in one pass."""
         sets = (row for i, request in enumerate(requests) for row in self._sets(i, request))
         batches = iter(lambda: list(islice(sets, self._batch_size)), [])
         gathered = Ahead(partial(self._inputs, features, animals, scalars))

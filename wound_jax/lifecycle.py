@@ -23,7 +23,7 @@ from wound_jax.evaluation.report import write_report
 from wound_jax.evaluation.stability import training_stability
 from wound_jax.optim.parameter_table import parameter_table
 from wound_jax.report import write_run_html
-from wound_jax.run_folder import load_run
+from wound_jax.run_folder import load_run, members_of
 from wound_jax.runlog import read_metrics
 
 
@@ -74,7 +74,7 @@ def add_seconds(folder: Path, seconds: float) -> None:
 def score_run(
     folder: Path, config: RunConfig, data: PreparedData, yardstick: Yardstick | None = None
 ) -> str:
-    """Evaluates a trained run on its test cells and marks it as finished.
+    """Evaluates a trained run, or an ensemble, on its test cells and marks it as finished.
 
     Args:
         folder: the run folder; `eval/` is written into it.
@@ -98,21 +98,28 @@ def score_run(
     )
     if outcome.share is not None:
         save_share(folder / FILE, outcome.share)
-    outcome.result["run"] = {"step": loaded.step}
+    outcome.result["run"] = {"steps": list(loaded.steps)}
     tables = write_report(folder / "eval", outcome, yardstick, folder, config)
     provenance.finish(folder)
     write_run_html(folder)
     return tables
 
 
-def training_figures(folder: Path, config: RunConfig, data: PreparedData) -> dict[str, float]:
+def training_figures(
+    folder: Path, config: RunConfig, data: PreparedData
+) -> dict[str, float] | None:
     """How smoothly a run trained and how far its validation loss fell, from its log.
 
     Args:
         folder: the run folder, with `metrics.jsonl`.
         config: its config.
         data: the cells it was trained on.
+
+    Returns:
+        None for an ensemble, which was not trained itself.
     """
+    if members_of(folder):
+        return None
     training, records = config.training, read_metrics(folder)
     sets = data.plan_builder("train", config.data, config.seed).sets_per_epoch()
     identity = [r["val/identity_loss"] for r in records if r.get("val/identity_loss") is not None]

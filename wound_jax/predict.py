@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m wound_jax.predict",
         description="Predict perturbed cells from the control cells of a file.",
     )
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", help="folder of a run or an ensemble")
     parser.add_argument("--input", required=True, help="h5ad file with control cells")
     parser.add_argument("--output", required=True, help="h5ad file to write")
     parser.add_argument("--perturbation", required=True, help="condition to predict")

@@ -150,12 +150,14 @@ def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch
     animals = spec.animals.encode(cells.labels.animal)
     scalars = read_scalars(cells.obs, spec.scalars)
     out = scratch.table(len(everyone), len(spec.genes) or spec.input_width)
+    begun = np.zeros(len(everyone), dtype=bool)
     stream = run.predictor.stream(cells.features, animals, requests, scalars)
-    with tqdm(
-        total=len(everyone), desc="predicting", unit="cell", disable=not scratch.progress
-    ) as bar:
+    total = run.predictor.passes * len(everyone)
+    with tqdm(total=total, desc="predicting", unit="cell", disable=not scratch.progress) as bar:
         for owner, places, predicted in stream:
-            out[requests[owner].controls[places]] = predicted
+            rows = requests[owner].controls[places]
+            out[rows] = predicted + out[rows] if begun[rows].all() else predicted
+            begun[rows] = True
             bar.update(len(places))
     return out
 
@@ -184,7 +186,7 @@ def _write(
     notes = {
         "run": run.folder.resolve().name,
         "model": f"wound_jax set transformer, {run.config.model.backbone}",
-        "step": run.step,
+        "steps": list(run.steps),
         "perturbation": perturbation,
         "scale": _scale(spec),
         "with_controls": len(tables) > 1,

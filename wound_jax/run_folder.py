@@ -1,8 +1,14 @@
 """A run on disk: where it is made, and how a finished one is opened again.
 
 config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
+
+An ensemble is the folder of a run without training: in place of checkpoints it holds ensemble.json,
+which names the runs whose predictions are averaged.
 """
 
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +18,12 @@ from wound_jax.config import load_config
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
-from wound_jax.inference import Predictor
+from wound_jax.inference import Ensemble, NetworkPredictor, Predictor
 from wound_jax.models.functional import abstract_model
 from wound_jax.optim.partition import label_parameters, partition
 from wound_jax.sharding import one_device
+
+_ENSEMBLE = "ensemble.json"
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -82,27 +90,59 @@ def require_run(folder: str | Path) -> Path:
     return folder
 
 
+def name_members(folder: Path, members: Sequence[Path]) -> None:
+    """Makes a folder the ensemble of some runs, named by where they lie from there."""
+    runs = [os.path.relpath(member, folder) for member in members]
+    (folder / _ENSEMBLE).write_text(json.dumps({"runs": runs}, indent=2) + "\n")
+
+
+def members_of(folder: Path) -> list[Path]:
+    """The runs of an ensemble; none where the folder is that of a single run."""
+    path = folder / _ENSEMBLE
+    if not path.is_file():
+        return []
+    return [Path(os.path.normpath(folder / run)) for run in json.loads(path.read_text())["runs"]]
+
+
+def require_single(folder: Path, purpose: str) -> None:
+    """Refuses an ensemble.
+
+    Args:
+        folder: of an existing run.
+        purpose: what only a single run can be used for, in words.
+
+    Raises:
+        UserError: it is an ensemble.
+    """
+    members = members_of(folder)
+    if members:
+        raise UserError(
+            f"{folder} is an ensemble, and {purpose}; expected one of its runs: "
+            f"{', '.join(map(str, members))}."
+        )
+
+
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained model with what it knows of its data.
+    """A trained model, or an ensemble of several, with what it knows of its data.
 
     Attributes:
         folder: the run folder.
         config: its resolved config.
         spec: genes, vocabularies, preprocessing.
-        step: the training step of the checkpoint.
+        steps: the training step of the checkpoint, of each member.
         predictor: the model, ready to predict.
     """
 
     folder: Path
     config: RunConfig
     spec: DataSpec
-    step: int
+    steps: tuple[int, ...]
     predictor: Predictor
 
 
 def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
-    """Opens a run for evaluation or prediction, on one device.
+    """Opens a run or an ensemble for evaluation or prediction, on one device.
 
     Args:
         folder: the run folder.
@@ -113,6 +153,25 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
     """
     folder = require_run(folder)
     config = load_config(folder / "config.yaml")
+    members = members_of(folder)
+    if members:
+        return _load_ensemble(folder, config, [load_run(run, checkpoint) for run in members])
+    return _load_network(folder, config, checkpoint)
+
+
+def _load_ensemble(folder: Path, config: RunConfig, runs: Sequence[LoadedRun]) -> LoadedRun:
+    spec = runs[0].spec
+    for run in runs:
+        if run.spec != spec:
+            raise UserError(
+                f"{run.folder} and {runs[0].folder}, of the ensemble {folder}, are not of the same "
+                "genes and labels any more: one was trained anew. Make the ensemble again."
+            )
+    steps = tuple(step for run in runs for step in run.steps)
+    return LoadedRun(folder, config, spec, steps, Ensemble([run.predictor for run in runs]))
+
+
+def _load_network(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRun:
     with Checkpoints(folder, create=False) as checkpoints:
         spec, step = checkpoints.spec(checkpoint), checkpoints.step(checkpoint)
         graphdef, shapes = abstract_model(config.model, model_dims(spec))
@@ -121,11 +180,11 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
         )
         like = {"trainable": trainable, "frozen": frozen}
         parameters = checkpoints.parameters(checkpoint, like, one_device())
-    predictor = Predictor(
+    predictor = NetworkPredictor(
         graphdef,
         parameters,
         cell_set_len=config.data.cell_set_len,
         batch_size=config.training.batch_size,
         seed=config.seed,
     )
-    return LoadedRun(folder, config, spec, step, predictor)
+    return LoadedRun(folder, config, spec, (step,), predictor)

@@ -108,10 +108,14 @@ def _start(config: RunConfig, *, progress_bar: bool) -> int:
 
 def _resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool) -> int:
     from wound_jax import processes, provenance
-    from wound_jax.run_folder import require_run
+    from wound_jax.run_folder import require_run, require_single
+
+    def config_text() -> str:
+        require_single(require_run(folder), "only a single run can be trained on")
+        return (folder / "config.yaml").read_text()
 
     # The folder may be out of the other processes' reach.
-    text = processes.from_first(lambda: (require_run(folder) / "config.yaml").read_text())
+    text = processes.from_first(config_text)
     with tempfile.TemporaryDirectory() as copy:
         (Path(copy) / "config.yaml").write_text(text)
         config = load_config(Path(copy) / "config.yaml", overrides)

@@ -14,7 +14,7 @@ from wound_jax.config import RunConfig, load_config
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws
-from wound_jax.run_folder import require_run
+from wound_jax.run_folder import require_run, require_single
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +83,10 @@ def read_run(folder: str | Path) -> FinishedRun:
     """Reads a finished run.
 
     Raises:
-        UserError: there is no run, or it is not finished.
+        UserError: there is no run, it is not finished, or it is an ensemble.
     """
     folder = require_run(folder)
+    require_single(folder, "a comparison takes its runs as the seeds of one variant")
     if not is_finished(folder):
         raise UserError(
             f"{folder} is not finished, expected a trained and evaluated run; continue it by "

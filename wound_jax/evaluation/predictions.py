@@ -1,10 +1,4 @@
-"""What is scored: the cells of a trained model, of several together, with means drawn to rules.
-
-The cells of an ensemble are means over its members, cell by cell: row i of every member is made
-from control cell i, so that the mean of members is a population as theirs are,
-
-    cell_i = sum_m cell_mi / M.
-"""
+"""What is scored: the cells of a trained model, with means drawn to rules, with zeros counted."""
 
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -32,20 +26,10 @@ Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray
 
 
 def of_network(predictor: Predictor) -> Predict:
-    """The cells of one trained model."""
+    """The cells of a trained model, or of an ensemble, as they are."""
 
     def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
         return predict_strata(predictor, data.spec, data.cells, planned)
-
-    return predict
-
-
-def of_ensemble(members: Sequence[Predict]) -> Predict:
-    """The mean of several models' cells, cell by cell."""
-
-    def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
-        cells = zip(*(member(data, planned) for member in members), strict=True)
-        return [np.stack(of_stratum).mean(axis=0, dtype=np.float32) for of_stratum in cells]
 
     return predict
 

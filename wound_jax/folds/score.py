@@ -21,7 +21,6 @@ from wound_jax.evaluation.held_out import PlannedStratum, Yardstick, plan_strata
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.predictions import (
     Predict,
-    of_ensemble,
     of_genes,
     of_network,
     remembered,
@@ -30,6 +29,7 @@ from wound_jax.evaluation.predictions import (
 )
 from wound_jax.evaluation.strata import Stratum
 from wound_jax.evaluation.table import SHOWN_METRICS
+from wound_jax.inference import Ensemble
 from wound_jax.run_folder import load_run
 
 Table = Mapping[str, float]
@@ -113,13 +113,13 @@ def score_variant(
         folders: of the runs.
         held_out: the test cells.
     """
-    networks = [remembered(of_network(load_run(folder).predictor)) for folder in folders]
+    networks = [load_run(folder).predictor for folder in folders]
     shares: list[float] = []
 
     def scores(predict: Predict) -> Table:
         return _mean(held_out.score(predict(held_out.data, held_out.planned)))
 
-    ensemble = remembered(of_ensemble(networks))
+    ensemble = remembered(of_network(Ensemble(networks)))
     together = {ENSEMBLE: ensemble}
     if prediction.moves_means:
         shared, share = with_mean_share(ensemble, held_out.yardstick, held_out.config, prediction)
@@ -138,7 +138,7 @@ def score_variant(
     if prediction.count_zeros:
         together |= {form + ZEROS: with_zeros(one) for form, one in together.items()}
     return VariantScores(
-        tuple({NETWORK: scores(network)} for network in networks),
+        tuple({NETWORK: scores(of_network(network))} for network in networks),
         {form: scores(one) for form, one in together.items()},
         float(np.mean(shares)) if shares else None,
     )
