@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,8 @@ def test_metrics_are_logged_by_their_names():
 
 def test_parameters_are_counted():
     table = json.loads(Path("runs/tiny/parameters.json").read_text())
-    parameters = shrunk_runs.loaded("tiny").predictor._parameters
+    predictor: Any = shrunk_runs.loaded("tiny").predictor
+    parameters = predictor._parameters
     assert sum(table["total"].values()) == sum(v.size for v in parameters.values())
     assert table["trainable"] == table["total"]
 

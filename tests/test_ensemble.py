@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import shrunk_runs
 from tiny import dense
@@ -93,9 +94,10 @@ def test_a_file_is_predicted_as_it_was_scored(copied, in_memory, monkeypatch):
     strata = plan_strata(data, evaluation, "test")[0]
     network = of_network(run.predictor)
     scored, _ = finished(network, yardstick, evaluation, run.config.prediction)
-    labels = written.obs[[run.config.data.cell_type_col, run.config.data.timepoint_col]]
+    names = [run.config.data.cell_type_col, run.config.data.timepoint_col]
+    labels = pd.DataFrame({name: written.obs[name].astype(str) for name in names})
     for stratum, cells in zip(strata, scored(data, strata), strict=True):
-        rows = (labels.astype(str) == [stratum.cell_type, stratum.timepoint]).all(axis=1)
+        rows = (labels == [stratum.cell_type, stratum.timepoint]).all(axis=1)
         np.testing.assert_allclose(dense(written[rows.to_numpy()].X), cells, rtol=1e-5, atol=1e-6)
 
 
