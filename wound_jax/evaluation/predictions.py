@@ -104,8 +104,7 @@ def with_mean_share(
         made = predict(data, yardstick.planned)
         regression = ControlRegression.of(rule, [c.mean(axis=0, dtype=np.float64) for c in made])
     if prediction.across_genes:
-        taught = [stratum for stratum in yardstick.training() if stratum.n_treated]
-        genes = AcrossGenes.of(rule, taught)
+        genes = _across_genes(rule, yardstick)
     planned = large_strata(data, config, "val")[0] if weight == "auto" else []
     strata = [one.cells(data.cells) for one in planned]
     predicted = predict(data, planned) if planned else []
@@ -118,3 +117,12 @@ def with_mean_share(
         return [share.apply(c, p.cells(data.cells)) for c, p in zip(cells, planned, strict=True)]
 
     return shared, share
+
+
+def _across_genes(rule: StackedLinear, yardstick: Yardstick) -> AcrossGenes:
+    """What the training strata teach about genes, learnt for the first model that asks for it."""
+    key = "across genes"
+    if key not in yardstick.kept:
+        taught = [stratum for stratum in yardstick.training() if stratum.n_treated]
+        yardstick.kept[key] = AcrossGenes.of(rule, taught)
+    return yardstick.kept[key]
