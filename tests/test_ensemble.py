@@ -61,6 +61,8 @@ def test_it_is_scored_with_what_its_config_asks_for(copied, capsys):
     result = json.loads(Path("ensembles/both/eval/metrics.json").read_text())
     assert {of["linear"] for of in result["mean_from"].values()} == {0.5}
     assert result["training"] is None, "it was not trained itself"
+    reasons = [line["why"] for line in result["scorecard"]]
+    assert reasons.count("not trained as one; its runs have this line") == 3
     assert load_share(Path("ensembles/both/mean_share.npz")).weights
     assert Path("ensembles/both/eval/report.html").is_file()
     assert evaluate.main(["ensembles/both", "--part", "val"]) == 0

@@ -43,7 +43,9 @@ def write_report(
         deltas = mean_deltas(outcome.strata, outcome.predicted, outcome.genes, rival, baseline)
         deltas.save(folder / "deltas.npz")
     if config.evaluation.plots:
-        plot_loss_curves(read_metrics(run), folder / "loss_curves.png")
+        records = read_metrics(run)
+        if records:
+            plot_loss_curves(records, folder / "loss_curves.png")
         plot_strata_bars(result, folder / "strata.png")
         _write_map(folder, outcome, yardstick.context, config.split.seed)
     return tables

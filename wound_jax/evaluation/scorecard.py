@@ -146,7 +146,7 @@ def _stability(result: Result) -> Iterator[Line]:
     ):
         figure = _number(training.get(key))
         if _missing(figure):
-            yield _unknown(name, threshold, "too few steps were logged")
+            yield _unknown(name, threshold, _why_not(result, "too few steps were logged"))
             continue
         beside = {
             "loss_cv": ("raw variance", "loss_variance"),
@@ -157,6 +157,11 @@ def _stability(result: Result) -> Iterator[Line]:
         yield Line(name, figure, threshold, f"{beside[0]} {shown}", verdict, note)
 
 
+def _why_not(result: Result, reason: str) -> str:
+    """Why a figure of the training is missing: it was not one training, or the reason."""
+    return "not trained as one; its runs have this line" if not result.get("training") else reason
+
+
 def _improvement(result: Result) -> Iterator[Line]:
     """Fall of the validation loss against the untrained model and against no change at all."""
     training = result.get("training") or {}
@@ -164,7 +169,7 @@ def _improvement(result: Result) -> Iterator[Line]:
     identity = _number(training.get("improvement_on_identity"))
     name = "fall of the validation loss below the identity's"
     if _missing(identity):
-        yield _unknown(name, "> .2 (plan)", "no validation cells")
+        yield _unknown(name, "> .2 (plan)", _why_not(result, "no validation cells"))
         return
     shown = _figure(untrained)
     verdict = PASS if identity > 0.2 else FAIL
