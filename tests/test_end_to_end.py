@@ -149,7 +149,8 @@ def test_evaluate_reproduces_the_numbers_of_the_training(capsys):
     again = result_of("again")
     assert (again["strata"], again["summary"]) == (trained["strata"], trained["summary"])
     assert again["split"]["trained_on"] == 0
-    assert set(again["run"]["steps"]) <= {0, 3, 6}
+    (step,) = again["run"]["steps"]
+    assert step in (0, 3, 6)
     out, err = capsys.readouterr()
     assert out == Path("again/table.txt").read_text()
     assert "warning" not in err
