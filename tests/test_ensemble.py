@@ -18,10 +18,11 @@ from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
 from wound_jax.evaluation.mean_share_file import load_share
-from wound_jax.evaluation.predictions import finished, of_network
+from wound_jax.evaluation.predictions import finished, of_model
 from wound_jax.run_folder import load_run, name_members
 
 SEEDS = (1, 2)
+NOT_SINGLE = "both is an ensemble, and runs are compared or averaged one by one"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_its_cells_are_the_means_of_the_runs_cells(copied):
     both, *alone = (load_run(folder) for folder in ("ensembles/both", "runs/1", "runs/2"))
     data = prepare(both.config, both.spec)
     strata = plan_strata(data, both.config.evaluation, "test")[0]
-    mean, one, two = (of_network(run.predictor)(data, strata) for run in (both, *alone))
+    mean, one, two = (of_model(run.predictor)(data, strata) for run in (both, *alone))
     assert both.steps == tuple(step for run in alone for step in run.steps)
     for cells, first, second in zip(mean, one, two, strict=True):
         assert not np.array_equal(first, second)
@@ -94,7 +95,7 @@ def test_a_file_is_predicted_as_it_was_scored(copied, in_memory, monkeypatch):
     assert list(written.uns["wound_jax"]["steps"]) == list(run.steps)
     yardstick = fit_yardstick(data, evaluation, run.config.split.seed)
     strata = plan_strata(data, evaluation, "test")[0]
-    network = of_network(run.predictor)
+    network = of_model(run.predictor)
     scored, _ = finished(network, yardstick, evaluation, run.config.prediction)
     names = [run.config.data.cell_type_col, run.config.data.timepoint_col]
     labels = pd.DataFrame({name: written.obs[name].astype(str) for name in names})
@@ -127,7 +128,10 @@ def test_runs_that_were_trained_on_other_genes_are_no_ensemble(copied):
         (["runs/1", "runs/1"], "are one run twice"),
         (["runs/1", "runs/3"], "runs/3 is no run folder (no config.yaml). Runs in runs: 1, 2, 4."),
         (["runs/1", "runs/4"], "differ in more than their seed:\nmodel.dropout: 0.0 -> 0.25"),
-        (["runs/1", "ensembles/both"], "ensembles/both is an ensemble, and a comparison takes"),
+        (
+            ["runs/1", "ensembles/both"],
+            NOT_SINGLE,
+        ),
     ],
 )
 def test_what_is_no_ensemble_is_refused(copied, runs, message, capsys):
@@ -158,4 +162,4 @@ def test_it_is_not_trained_on_nor_compared(copied, capsys):
     expected = "only a single run can be trained on; expected one of its runs: runs/1, runs/2."
     assert expected in capsys.readouterr().err
     assert compare.main(["ensembles/both", "runs/1", "--output", "compared"]) == 2
-    assert "takes its runs as the seeds of one variant" in capsys.readouterr().err
+    assert NOT_SINGLE in capsys.readouterr().err

@@ -15,7 +15,7 @@ from wound_jax.data.prepare import prepare
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import fit_yardstick
 from wound_jax.evaluation.metrics import score_all
-from wound_jax.evaluation.predictions import of_network
+from wound_jax.evaluation.predictions import of_model
 from wound_jax.evaluation.reference import reference_of
 from wound_jax.folds.figures import FoldFigures, FoldScores
 from wound_jax.folds.score import METRICS, VariantScores
@@ -83,10 +83,10 @@ def test_scores_are_those_of_the_runs_and_of_their_mean_cells(made):
     data = prepare(config, loaded[0].spec)
     yardstick = fit_yardstick(data, config.evaluation, config.split.seed)
     reference = reference_of(data, yardstick, config.evaluation, "test")
-    networks = [of_network(one.predictor) for one in loaded]
+    networks = [of_model(one.predictor) for one in loaded]
     cells = [network(data, reference.planned) for network in networks]
     ensemble = Ensemble([one.predictor for one in loaded])
-    averaged = of_network(ensemble)(data, reference.planned)
+    averaged = of_model(ensemble)(data, reference.planned)
     for both, mean in zip(zip(*cells, strict=True), averaged, strict=True):
         np.testing.assert_allclose(mean, (both[0] + both[1]) / 2, rtol=1e-6)
     scores = VariantScores.load(made / "Fib" / "runs" / "full" / "scores.json")

@@ -16,7 +16,7 @@ from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
 from wound_jax.evaluation.mean_share_file import FILE, load_share, save_share
-from wound_jax.evaluation.predictions import finished, of_network
+from wound_jax.evaluation.predictions import finished, of_model
 from wound_jax.evaluation.strata import Stratum
 from wound_jax.run_folder import load_run
 
@@ -46,7 +46,7 @@ def test_rules_come_back_from_disk_as_they_were(trained, tmp_path):
     loaded = load_run(trained / "run")
     data = prepare(loaded.config, loaded.spec)
     yardstick = fit_yardstick(data, loaded.config.evaluation, loaded.config.split.seed)
-    network = of_network(loaded.predictor)
+    network = of_model(loaded.predictor)
     _, share = finished(network, yardstick, loaded.config.evaluation, loaded.config.prediction)
     save_share(tmp_path / FILE, share)
     again = load_share(tmp_path / FILE)

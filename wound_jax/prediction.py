@@ -156,6 +156,7 @@ def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch
     with tqdm(total=total, desc="predicting", unit="cell", disable=not scratch.progress) as bar:
         for owner, places, predicted in stream:
             rows = requests[owner].controls[places]
+            # An ensemble comes member by member, each its share of the mean.
             out[rows] = predicted + out[rows] if begun[rows].all() else predicted
             begun[rows] = True
             bar.update(len(places))

@@ -86,7 +86,7 @@ def read_run(folder: str | Path) -> FinishedRun:
         UserError: there is no run, it is not finished, or it is an ensemble.
     """
     folder = require_run(folder)
-    require_single(folder, "a comparison takes its runs as the seeds of one variant")
+    require_single(folder, "runs are compared or averaged one by one")
     if not is_finished(folder):
         raise UserError(
             f"{folder} is not finished, expected a trained and evaluated run; continue it by "

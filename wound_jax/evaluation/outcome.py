@@ -23,7 +23,7 @@ from wound_jax.evaluation.held_out import PlannedStratum, Yardstick
 from wound_jax.evaluation.mean_share import MeanShare
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.mixing import in_training_space, mixing
-from wound_jax.evaluation.predictions import Predict, finished, of_network
+from wound_jax.evaluation.predictions import Predict, finished, of_model
 from wound_jax.evaluation.reference import Reference, reference_of
 from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.strata import Stratum
@@ -42,7 +42,7 @@ class Outcome:
         predicted: the model's cells for each, [n_control, genes].
         draws: figures of every method in every draw of the bootstrap.
         genes: names of the predicted genes; none where an embedding was predicted.
-        share: of the linear rules in the predicted means, where it was asked for.
+        share: where the predicted means are from, if they are not the network's alone.
     """
 
     result: dict[str, Any]
@@ -78,7 +78,7 @@ def evaluate(
         UserError: no stratum of that part has enough cells.
     """
     after = prediction or PredictionConfig()
-    predict, share = finished(of_network(predictor), yardstick, config, after)
+    predict, share = finished(of_model(predictor), yardstick, config, after)
     outcome = judge(predict, data, yardstick, config, part, training=training)
     outcome.result["mean_from"] = {
         stratum.key: share.figures(stratum) for stratum in outcome.strata

@@ -25,7 +25,7 @@ from wound_jax.inference import Predictor
 Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]
 
 
-def of_network(predictor: Predictor) -> Predict:
+def of_model(predictor: Predictor) -> Predict:
     """The cells of a trained model, or of an ensemble, as they are."""
 
     def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:

@@ -22,7 +22,7 @@ from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.predictions import (
     Predict,
     of_genes,
-    of_network,
+    of_model,
     remembered,
     with_mean_share,
     with_zeros,
@@ -119,7 +119,7 @@ def score_variant(
     def scores(predict: Predict) -> Table:
         return _mean(held_out.score(predict(held_out.data, held_out.planned)))
 
-    ensemble = remembered(of_network(Ensemble(networks)))
+    ensemble = remembered(of_model(Ensemble(networks)))
     together = {ENSEMBLE: ensemble}
     if prediction.moves_means:
         shared, share = with_mean_share(ensemble, held_out.yardstick, held_out.config, prediction)
@@ -138,7 +138,7 @@ def score_variant(
     if prediction.count_zeros:
         together |= {form + ZEROS: with_zeros(one) for form, one in together.items()}
     return VariantScores(
-        tuple({NETWORK: scores(of_network(network))} for network in networks),
+        tuple({NETWORK: scores(of_model(network))} for network in networks),
         {form: scores(one) for form, one in together.items()},
         float(np.mean(shares)) if shares else None,
     )
