@@ -19,7 +19,7 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
 from wound_jax.evaluation.mean_share_file import load_share
 from wound_jax.evaluation.predictions import finished, of_model
-from wound_jax.run_folder import load_run, name_members
+from wound_jax.run_folder import load_run
 
 SEEDS = (1, 2)
 NOT_SINGLE = "both is an ensemble, and runs are compared or averaged one by one"
@@ -114,11 +114,31 @@ def test_it_finds_its_runs_where_both_were_moved(made, tmp_path, monkeypatch):
     assert len(load_run("ensembles/both").steps) == 2
 
 
-def test_runs_that_were_trained_on_other_genes_are_no_ensemble(copied):
-    shutil.copytree(shrunk_runs.folder() / "runs" / "tiny-2", "runs/other")
-    name_members(Path("ensembles/both"), [Path("runs/1"), Path("runs/other")])
-    with pytest.raises(UserError, match=r"runs/other and .*runs/1, of the ensemble .* anew"):
+def finish(run: str, when: str | None) -> None:
+    """Changes when a run was trained and scored to its end."""
+    path = Path(run) / "provenance.json"
+    record = json.loads(path.read_text()) | {"finished": when}
+    path.write_text(json.dumps({key: of for key, of in record.items() if of is not None}))
+
+
+@pytest.mark.parametrize(("when", "said"), [("2031-01-01T00:00:00+00:00", "2031"), (None, "never")])
+def test_a_run_that_was_trained_anew_in_its_place_is_noticed(copied, when, said):
+    finish("runs/2", when)
+    with pytest.raises(UserError, match=rf"runs/2 is not the run .* finished {said}.*, expected"):
         load_run("ensembles/both")
+    assert ensemble.main(["runs/1", "runs/2", "--output", "again"]) == (0 if when else 2)
+
+
+def test_interrupted_while_it_is_scored_it_is_made_again(copied, capsys):
+    made = {of: (Path("ensembles/both") / of).read_text() for of in ("ensemble.json", "split.txt")}
+    scores = Path("ensembles/both/eval/metrics.json")
+    summary = json.loads(scores.read_text())["summary"]
+    finish("ensembles/both", None)
+    scores.unlink()
+    assert ensemble.main(["runs/1", "runs/2", "--output", "ensembles/both"]) == 0
+    assert json.loads(scores.read_text())["summary"] == summary
+    assert {of: (Path("ensembles/both") / of).read_text() for of in made} == made
+    assert "finished" in json.loads(Path("ensembles/both/provenance.json").read_text())
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs")
-    parser.add_argument("--output", required=True, help="folder of the ensemble, new or empty")
+    parser.add_argument(
+        "--output", required=True, help="folder of the ensemble, new, empty or interrupted"
+    )
     return parser
 
 
@@ -46,12 +48,15 @@ def _main(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.output)
     if len(arguments.runs) < 2:
         raise UserError("one run is no ensemble; give two or more that differ in their seed.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; choose another --output.")
     # Everything heavy is imported once the arguments are known to be sound.
     from wound_jax.comparison.finished import group_runs, read_run
+    from wound_jax.comparison.variants import is_finished
     from wound_jax.compilation import use_compilation_cache
+    from wound_jax.run_folder import is_free, members_of
 
+    interrupted = members_of(folder) and not is_finished(folder)
+    if not (is_free(folder) or interrupted):
+        raise UserError(f"{folder} exists and is not empty; choose another --output.")
     use_compilation_cache()
     runs = [read_run(run) for run in arguments.runs]
     variants = group_runs(runs)
@@ -81,10 +86,10 @@ def _make(runs: Sequence["FinishedRun"], folder: Path) -> str:
         provenance.require_same_data(run.folder, data.fingerprint)
     record = provenance.provenance(data.fingerprint, describe_source(config.data), jax.devices())
     folder.mkdir(parents=True, exist_ok=True)
+    name_members(folder, [run.folder for run in runs])
     (folder / "config.yaml").write_text(dump_config(config))
     (folder / "split.txt").write_text(first.split_table)
     provenance.write(folder, record)
-    name_members(folder, [run.folder for run in runs])
     return score_run(folder, config, data)
 
 

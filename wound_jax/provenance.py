@@ -48,6 +48,11 @@ def finish(folder: Path) -> None:
     write(folder, record)
 
 
+def finished_at(folder: Path) -> str | None:
+    """When the run in `folder` was trained and evaluated to its end; None where it was not."""
+    return read(folder).get("finished")
+
+
 def write(folder: Path, record: dict[str, Any]) -> None:
     """Writes `provenance.json`."""
     (folder / "provenance.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wound_jax import provenance
 from wound_jax.assemble import model_dims
 from wound_jax.checkpoint import Checkpoints
 from wound_jax.config import load_config
@@ -51,11 +52,16 @@ def require_free(config: RunConfig) -> None:
     if config.run_dir is None:
         return
     folder = Path(config.run_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise UserError(
             f"run_dir={folder} exists and is not empty; choose another, or continue that run "
             f"by --resume {folder}."
         )
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _first_free(name: str) -> Path:
@@ -91,17 +97,30 @@ def require_run(folder: str | Path) -> Path:
 
 
 def name_members(folder: Path, members: Sequence[Path]) -> None:
-    """Makes a folder the ensemble of some runs, named by where they lie from there."""
-    runs = [os.path.relpath(member, folder) for member in members]
+    """Makes a folder the ensemble of some finished runs.
+
+    They are named by where they lie from there, and with when they were finished, by which a run
+    that is trained anew in the same place is told.
+    """
+    runs = [
+        {"folder": os.path.relpath(member, folder), "finished": provenance.finished_at(member)}
+        for member in members
+    ]
     (folder / _ENSEMBLE).write_text(json.dumps({"runs": runs}, indent=2) + "\n")
 
 
 def members_of(folder: Path) -> list[Path]:
     """The runs of an ensemble; none where the folder is that of a single run."""
+    return [path for path, _ in _members(folder)]
+
+
+def _members(folder: Path) -> list[tuple[Path, str]]:
+    """The runs of an ensemble, and when each had been finished."""
     path = folder / _ENSEMBLE
     if not path.is_file():
         return []
-    return [Path(os.path.normpath(folder / run)) for run in json.loads(path.read_text())["runs"]]
+    runs = json.loads(path.read_text())["runs"]
+    return [(Path(os.path.normpath(folder / run["folder"])), run["finished"]) for run in runs]
 
 
 def require_single(folder: Path, purpose: str) -> None:
@@ -153,22 +172,24 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
     """
     folder = require_run(folder)
     config = load_config(folder / "config.yaml")
-    members = members_of(folder)
-    if members:
-        return _load_ensemble(folder, config, [load_run(run, checkpoint) for run in members])
+    if members_of(folder):
+        return _load_ensemble(folder, config, checkpoint)
     return _load_network(folder, config, checkpoint)
 
 
-def _load_ensemble(folder: Path, config: RunConfig, runs: Sequence[LoadedRun]) -> LoadedRun:
-    spec = runs[0].spec
-    for run in runs:
-        if run.spec != spec:
+def _load_ensemble(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRun:
+    for member, finished in _members(folder):
+        now = provenance.finished_at(require_run(member))
+        if now != finished:
             raise UserError(
-                f"{run.folder} and {runs[0].folder}, of the ensemble {folder}, are not of the same "
-                "genes and labels any more: one was trained anew. Make the ensemble again."
+                f"{member} is not the run that was averaged in {folder}: it was finished "
+                f"{now or 'never'}, expected {finished}. Make the ensemble again, in another "
+                "folder: python -m wound_jax.ensemble."
             )
+    runs = [load_run(member, checkpoint) for member in members_of(folder)]
     steps = tuple(step for run in runs for step in run.steps)
-    return LoadedRun(folder, config, spec, steps, Ensemble([run.predictor for run in runs]))
+    predictor = Ensemble([run.predictor for run in runs])
+    return LoadedRun(folder, config, runs[0].spec, steps, predictor)
 
 
 def _load_network(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRun:

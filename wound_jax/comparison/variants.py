@@ -90,7 +90,7 @@ def folder_of(config: RunConfig) -> Path:
 def is_finished(folder: Path) -> bool:
     """Whether the run in that folder was trained and evaluated to its end."""
     path = folder / "provenance.json"
-    return path.is_file() and "finished" in provenance.read(folder)
+    return path.is_file() and provenance.finished_at(folder) is not None
 
 
 def require_own_folders(variants: Sequence[PlannedVariant]) -> None:
