@@ -70,6 +70,16 @@ class AcrossGenes:
     _trees: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
+    def unweighed(cls, training: Learnt, strata: Sequence[Stratum]) -> "AcrossGenes":
+        """What strata teach, without the question how far to trust it: its weight is 0.
+
+        Args:
+            training: means of the strata.
+            strata: the training strata that have treated cells.
+        """
+        return cls(training, _fluctuations(training, strata), 0.0)
+
+    @classmethod
     def of(cls, rule: StackedLinear, strata: Sequence[Stratum]) -> "AcrossGenes":
         """What strata teach, and how far to trust it.
 
@@ -77,7 +87,7 @@ class AcrossGenes:
             rule: the linear rules, fitted on the strata.
             strata: the training strata that have treated cells.
         """
-        learnt = cls(rule.training, _fluctuations(rule.training, strata), 0.0)
+        learnt = cls.unweighed(rule.training, strata)
         if max(learnt._n_types.values()) < MIN_TYPES:
             return learnt
         types = dict.fromkeys(stratum.cell_type for stratum in strata)
@@ -221,7 +231,7 @@ def _errors(
     """Expected minus true shifts of a type left out: of the linear rules, and across genes."""
     training = Training.of([stratum for stratum in strata if stratum.cell_type != left_out])
     rule = StackedLinear.fit(training, non_negative, [Novelty.TYPE])
-    genes = AcrossGenes(rule.training, _fluctuations(rule.training, training), 1.0)
+    genes = AcrossGenes.unweighed(rule.training, training)
     for stratum in strata:
         n_known = genes._n_types.get(stratum.perturbation, 0)
         if stratum.cell_type == left_out and n_known >= MIN_TYPES - 1:
