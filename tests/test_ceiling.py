@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from wound_jax.evaluation.ceiling import ceiling_kinds, ceiling_scores, spearman_brown
+from wound_jax.evaluation.ceiling import ceiling_scores, ceiling_sources, spearman_brown
 from wound_jax.evaluation.distances import energy_distance
 from wound_jax.evaluation.strata import Stratum
 
@@ -40,6 +40,11 @@ def recorded(calls: list) -> Callable:
     return score
 
 
+def kinds(strata: list[Stratum], training: list[Stratum]) -> list[str | None]:
+    sources = ceiling_sources(strata, training)
+    return [None if source is None else source.kind for source in sources]
+
+
 def test_replicates_are_other_animals_of_the_same_labels() -> None:
     test = stratum(constant(1.0, 20), ["m1"] * 20)
     training = [
@@ -49,8 +54,8 @@ def test_replicates_are_other_animals_of_the_same_labels() -> None:
     ]
     training[0].treated[:20] = 9.0
     calls: list = []
-    assert ceiling_kinds([test], training) == ["replicate"]
-    assert ceiling_scores([test], training, recorded(calls)) == [{"n": 30.0}]
+    assert kinds([test], training) == ["replicate"]
+    assert ceiling_scores(ceiling_sources([test], training), recorded(calls)) == [{"n": 30.0}]
     ((strata, (cells,)),) = calls
     assert strata == [test], "nothing of the stratum is taken away"
     np.testing.assert_array_equal(cells, constant(2.0, 30))
@@ -61,9 +66,9 @@ def test_replicates_are_other_animals_of_the_same_labels() -> None:
 )
 def test_what_is_not_known_to_be_another_animal_is_no_replicate(animals) -> None:
     test = stratum(np.arange(80.0).reshape(20, 4), animals)
-    assert ceiling_kinds([test], [test]) == ["split-half"]
+    assert kinds([test], [test]) == ["split-half"]
     calls: list = []
-    ceiling_scores([test], [test], recorded(calls), n_splits=3)
+    ceiling_scores(ceiling_sources([test], [test]), recorded(calls), n_splits=3)
     assert len(calls) == 3
     for (truth,), (cells,) in calls:
         assert cells.shape == test.control.shape
@@ -78,7 +83,7 @@ def test_halves_keep_animals_whole_where_they_have_enough_cells() -> None:
     animals = np.repeat(["m1", "m2", "m3", "m4"], [30, 5, 20, 25])
     test = stratum(np.repeat([[1.0], [2.0], [3.0], [4.0]], [30, 5, 20, 25], axis=0), animals)
     calls: list = []
-    ceiling_scores([test], [], recorded(calls), n_splits=10)
+    ceiling_scores(ceiling_sources([test], []), recorded(calls), n_splits=10)
     splits = set()
     for (truth,), (cells,) in calls:
         first, second = set(cells[:, 0]), set(truth.treated[:, 0])
@@ -94,7 +99,7 @@ def test_halves_keep_animals_whole_where_they_have_enough_cells() -> None:
 def test_an_animal_of_few_cells_makes_no_half() -> None:
     test = stratum(np.arange(160.0).reshape(40, 4), ["m1"] * 37 + ["m2"] * 3)
     calls: list = []
-    ceiling_scores([test], [], recorded(calls), n_splits=1)
+    ceiling_scores(ceiling_sources([test], []), recorded(calls), n_splits=1)
     (((truth,), _),) = calls
     assert truth.n_treated == 20
 
@@ -102,11 +107,11 @@ def test_an_animal_of_few_cells_makes_no_half() -> None:
 def test_strata_without_a_ceiling_are_none_and_are_not_scored() -> None:
     strata = [stratum(constant(1.0, 3)), stratum(constant(1.0, 20)), stratum(constant(1.0, 0))]
     calls: list = []
-    scores = ceiling_scores(strata, [], recorded(calls), n_splits=2)
-    assert ceiling_kinds(strata, []) == [None, "split-half", None]
+    scores = ceiling_scores(ceiling_sources(strata, []), recorded(calls), n_splits=2)
+    assert kinds(strata, []) == [None, "split-half", None]
     assert [one is None for one in scores] == [True, False, True]
     assert all(len(given) == 1 for given, _ in calls)
-    assert ceiling_scores(strata[:1], [], recorded(calls)) == [None]
+    assert ceiling_scores(ceiling_sources(strata[:1], []), recorded(calls)) == [None]
 
 
 def test_the_same_seed_draws_the_same_cells() -> None:
@@ -114,7 +119,7 @@ def test_the_same_seed_draws_the_same_cells() -> None:
     drawn = []
     for seed in (1, 1, 2):
         calls: list = []
-        ceiling_scores([test], [], recorded(calls), seed=seed)
+        ceiling_scores(ceiling_sources([test], []), recorded(calls), seed=seed)
         drawn.append(calls[0][1][0])
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
@@ -126,7 +131,7 @@ def test_rounds_are_averaged_and_correlations_alone_are_corrected() -> None:
     def score(strata, predictions) -> list[dict[str, float]]:
         return [dict(zip(("pearson_delta", "mse", "nothing"), next(values), strict=True))]
 
-    (scores,) = ceiling_scores([stratum(constant(1.0, 20))], [], score, n_splits=2)
+    (scores,) = ceiling_scores(ceiling_sources([stratum(constant(1.0, 20))], []), score, n_splits=2)
     assert scores is not None
     assert scores["pearson_delta"] == pytest.approx(2 * 0.5 / 1.5)
     assert scores["mse"] == 4.0
@@ -160,7 +165,7 @@ def test_corrected_halves_estimate_the_correlation_of_whole_replicates() -> None
 
     truth = np.mean([correlation(sample(), sample()) for _ in range(40)])
     strata = [Stratum("Fib", None, control, sample(), "Burn") for _ in range(40)]
-    halves = [one for one in ceiling_scores(strata, [], score) if one is not None]
+    halves = [one for one in ceiling_scores(ceiling_sources(strata, []), score) if one is not None]
     assert len(halves) == 40
     corrected = np.mean([scores["pearson_delta"] for scores in halves])
     assert 0.5 < truth < 0.8
@@ -180,7 +185,7 @@ def test_replicates_of_one_population_are_at_no_distance() -> None:
 
     tests = [stratum(cells(60), ["m1"] * 60, n_control=40) for _ in range(20)]
     training = [stratum(cells(200), ["m2"] * 200)]
-    scores = ceiling_scores(tests, training, score)
+    scores = ceiling_scores(ceiling_sources(tests, training), score)
     values = [one["e_distance"] for one in scores if one is not None]
     assert len(values) == 20
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(20) < 0.05

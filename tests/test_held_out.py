@@ -1,5 +1,8 @@
 """Scoring held-out cells: whose controls answer to whom, and what is left out is listed."""
 
+import gc
+import weakref
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -8,7 +11,12 @@ import pytest
 from wound_jax.config import load_config
 from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.errors import UserError
-from wound_jax.evaluation.held_out import fit_yardstick, plan_strata, predict_strata
+from wound_jax.evaluation.held_out import (
+    PlannedStratum,
+    fit_yardstick,
+    plan_strata,
+    predict_strata,
+)
 from wound_jax.evaluation.outcome import evaluate
 from wound_jax.inference import Predictor
 
@@ -54,6 +62,22 @@ class Identity(Predictor):
     def stream(self, features, animals, requests, scalars=None):
         for owner, request in enumerate(requests):
             yield owner, np.arange(len(request.controls)), features[request.controls]
+
+
+def test_a_yardstick_holds_no_cells_of_its_training_strata(paired, monkeypatch):
+    """They are a copy of most of the data, and an evaluation holds other copies beside it."""
+    strata, copy_out = [], PlannedStratum.cells
+
+    def watched(planned, table):
+        stratum = copy_out(planned, table)
+        strata.append(weakref.ref(stratum))
+        return stratum
+
+    monkeypatch.setattr(PlannedStratum, "cells", watched)
+    yardstick = fit_yardstick(paired, load_config(None, CONFIG).evaluation, seed=0)
+    gc.collect()
+    assert len(strata) == len(yardstick.planned) > 0
+    assert [stratum() for stratum in strata] == [None] * len(strata)
 
 
 def test_groups_of_one_stratum_are_scored_together_and_the_rest_is_listed(paired):

@@ -70,10 +70,20 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, config: RunConfig | None) -> int:
+    from wound_jax import processes
+
     progress_bar = not arguments.no_progress
+    # What trains is local to these calls, so that the evaluation has its memory.
     if config is not None:
-        return _start(config, progress_bar=progress_bar)
-    return _resume(Path(arguments.resume), arguments.overrides, progress_bar=progress_bar)
+        trained = _start(config, progress_bar=progress_bar)
+    else:
+        folder, overrides = Path(arguments.resume), arguments.overrides
+        trained = _resume(folder, overrides, progress_bar=progress_bar)
+    if trained is None:
+        return 130
+    if processes.is_first():
+        _evaluate(*trained)
+    return 0
 
 
 def _require_where(overrides: Sequence[str]) -> None:
@@ -86,7 +96,7 @@ def _require_where(overrides: Sequence[str]) -> None:
         )
 
 
-def _start(config: RunConfig, *, progress_bar: bool) -> int:
+def _start(config: RunConfig, *, progress_bar: bool):
     from wound_jax import processes
     from wound_jax.data.source import describe_source
     from wound_jax.data.split_table import split_table
@@ -103,10 +113,10 @@ def _start(config: RunConfig, *, progress_bar: bool) -> int:
     if processes.is_first():
         warn_of_warmups(config, run.total_steps)
         _say(format_parameter_table(record_start(folder, config, data, run)))
-    return _train_and_evaluate(config, data, run, folder, resume=False, progress_bar=progress_bar)
+    return _train(config, data, run, folder, resume=False, progress_bar=progress_bar)
 
 
-def _resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool) -> int:
+def _resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool):
     from wound_jax import processes, provenance
     from wound_jax.run_folder import require_run, require_single
 
@@ -124,7 +134,7 @@ def _resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool) -> in
     run = _assemble(config, data)
     if processes.is_first():
         provenance.resume(folder, run.devices.mesh.devices.flat)
-    return _train_and_evaluate(config, data, run, folder, resume=True, progress_bar=progress_bar)
+    return _train(config, data, run, folder, resume=True, progress_bar=progress_bar)
 
 
 def _read(config: RunConfig):
@@ -156,11 +166,10 @@ def _assemble(config: RunConfig, data):
     return Run(config, data)
 
 
-def _train_and_evaluate(
-    config: RunConfig, data, run, folder: Path, *, resume: bool, progress_bar: bool
-) -> int:
+def _train(config: RunConfig, data, run, folder: Path, *, resume: bool, progress_bar: bool):
+    """Trains a run; returns its folder, config and cells, or None if it was interrupted."""
     from wound_jax import processes
-    from wound_jax.lifecycle import add_seconds, score_run
+    from wound_jax.lifecycle import add_seconds
     from wound_jax.loop import Loop
 
     _say(f"run folder: {folder}")
@@ -170,17 +179,22 @@ def _train_and_evaluate(
         progress = loop.train(resume=resume)
     except KeyboardInterrupt:
         _say(f"\ninterrupted; continue with --resume {folder}")
-        return 130
+        return None
     finally:
         seconds = time.perf_counter() - start
         if processes.is_first():
             add_seconds(folder, seconds)
-    if not processes.is_first():
-        return 0
     _say(f"trained in {seconds:.0f} s; {_best(progress)}")
+    return folder, config, data
+
+
+def _evaluate(folder: Path, config: RunConfig, data) -> None:
+    from wound_jax import freed_memory
+    from wound_jax.lifecycle import score_run
+
+    freed_memory.give_back()
     print(score_run(folder, config, data))
     _say(f"everything is in {folder}")
-    return 0
 
 
 def _say(text: str) -> None:

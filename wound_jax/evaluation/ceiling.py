@@ -44,8 +44,8 @@ _MIN_TO_HALVE = 4
 
 
 @dataclass(frozen=True, eq=False)
-class _Source:
-    """Where the ceiling of a stratum comes from.
+class CeilingSource:
+    """The measured cells that the ceiling of a stratum comes from.
 
     Attributes:
         stratum: the stratum.
@@ -77,15 +77,21 @@ class _Source:
         return truth, pool[_rows(len(pool), stratum.n_control, rng)]
 
 
-def ceiling_kinds(strata: Sequence[Stratum], training: Sequence[Stratum]) -> list[Kind | None]:
-    """The kind of each stratum's ceiling; None where it has too few treated cells for either."""
-    sources = [_source(stratum, training) for stratum in strata]
-    return [None if source is None else source.kind for source in sources]
+def ceiling_sources(
+    strata: Sequence[Stratum], training: Sequence[Stratum]
+) -> list[CeilingSource | None]:
+    """Where the ceilings of strata come from; None where a stratum has too few treated cells.
+
+    Args:
+        strata: the strata that predictions are scored on.
+        training: the training strata, where replicates are looked for. What is found is copied, so
+            that they need not be kept.
+    """
+    return [_source(stratum, training) for stratum in strata]
 
 
 def ceiling_scores(
-    strata: Sequence[Stratum],
-    training: Sequence[Stratum],
+    sources: Sequence[CeilingSource | None],
     score: Score,
     *,
     n_splits: int = 5,
@@ -94,8 +100,7 @@ def ceiling_scores(
     """The scores of measured treated cells taken for predictions.
 
     Args:
-        strata: the strata that predictions are scored on.
-        training: the training strata, where replicates are looked for.
+        sources: of the strata that predictions are scored on, from `ceiling_sources`.
         score: from strata and predictions [n_control, genes] to a mapping metric -> value each,
             such as `score_all` with its context. Metrics of several strata see those that have a
             ceiling.
@@ -105,12 +110,11 @@ def ceiling_scores(
 
     Returns:
         For each stratum metric -> value, NaN where a metric is never defined; None where the
-        stratum has no ceiling (`ceiling_kinds`).
+        stratum has no ceiling.
     """
-    sources = [_source(stratum, training) for stratum in strata]
     found = [source for source in sources if source is not None]
     if not found:
-        return [None] * len(strata)
+        return [None] * len(sources)
     rng = np.random.default_rng(seed)
     halved = any(source.kind == "split-half" for source in found)
     rounds = []
@@ -149,12 +153,12 @@ def _summary(kind: Kind, rounds: Sequence[Mapping[str, float]]) -> dict[str, flo
     return summary
 
 
-def _source(stratum: Stratum, training: Sequence[Stratum]) -> _Source | None:
+def _source(stratum: Stratum, training: Sequence[Stratum]) -> CeilingSource | None:
     """The better of the two kinds that the cells at hand allow."""
     replicates = _replicates(stratum, training)
     if len(replicates) >= _MIN_CELLS and stratum.n_treated:
-        return _Source(stratum, replicates)
-    return _Source(stratum, None) if stratum.n_treated >= _MIN_TO_HALVE else None
+        return CeilingSource(stratum, replicates)
+    return CeilingSource(stratum, None) if stratum.n_treated >= _MIN_TO_HALVE else None
 
 
 def _replicates(

@@ -189,7 +189,8 @@ def _biology(
     yardstick: Yardstick,
 ) -> dict[str, Any]:
     """The plan's biological criteria."""
-    strata, learnt, kind = reference.strata, reference.learnt, reference.data.split.kind
+    strata, kind = reference.strata, reference.data.split.kind
+    learnt = yardstick.training()
     # Steps between days need the trained days predicted as well; no other split asks for them.
     of_training = predict(yardstick.data, yardstick.planned) if kind == "timepoint" else None
     return {

@@ -9,7 +9,7 @@ from functools import partial
 
 from wound_jax.config.schema import EvaluationConfig
 from wound_jax.data.prepare import PreparedData
-from wound_jax.evaluation.ceiling import ceiling_kinds, ceiling_scores
+from wound_jax.evaluation.ceiling import ceiling_scores, ceiling_sources
 from wound_jax.evaluation.held_out import PlannedStratum, Yardstick, plan_strata
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.strata import Stratum
@@ -23,7 +23,6 @@ class Reference:
     planned: Sequence[PlannedStratum]
     small: Sequence[PlannedStratum]
     strata: Sequence[Stratum]
-    learnt: Sequence[Stratum]
     baselines: Mapping[str, Sequence[Mapping[str, float]]]
     ceilings: Sequence[Mapping[str, float] | None]
     ceiling_kinds: Sequence[str | None]
@@ -38,19 +37,18 @@ def reference_of(
     if key not in yardstick.kept:
         planned, small = plan_strata(data, config, part)
         strata = [one.cells(data.cells) for one in planned]
-        learnt = yardstick.training()
         score = partial(score_all, context=yardstick.context)
+        sources = ceiling_sources(strata, yardstick.training())
         yardstick.kept[key] = Reference(
             data=data,
             planned=planned,
             small=small,
             strata=strata,
-            learnt=learnt,
             baselines={
                 name: score(strata, [baseline.predict(stratum) for stratum in strata])
                 for name, baseline in yardstick.baselines.items()
             },
-            ceilings=ceiling_scores(strata, learnt, score),
-            ceiling_kinds=ceiling_kinds(strata, learnt),
+            ceilings=ceiling_scores(sources, score),
+            ceiling_kinds=[None if source is None else source.kind for source in sources],
         )
     return yardstick.kept[key]

@@ -16,7 +16,7 @@ import numpy as np
 
 from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.cells import PreparedData
-from wound_jax.evaluation.ceiling import ceiling_scores
+from wound_jax.evaluation.ceiling import ceiling_scores, ceiling_sources
 from wound_jax.evaluation.held_out import PlannedStratum, Yardstick, plan_strata
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.predictions import (
@@ -152,7 +152,7 @@ def score_baselines(held_out: HeldOut) -> dict[str, dict[str, float]]:
         for name, baseline in yardstick.baselines.items()
     }
     score = partial(score_all, context=yardstick.context, names=METRICS)
-    found = ceiling_scores(strata, yardstick.training(), score)
+    found = ceiling_scores(ceiling_sources(strata, yardstick.training()), score)
     ceilings = [rows for rows in found if rows is not None]
     return scores | ({"ceiling": _mean(ceilings)} if ceilings else {})
 

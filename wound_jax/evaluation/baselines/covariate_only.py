@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.mean_shifts import type_timepoint_mean
 from wound_jax.evaluation.baselines.registry import baseline
 from wound_jax.evaluation.baselines.training import Training
@@ -29,11 +30,11 @@ class CovariateOnly:
     An unknown pair falls back as `type_timepoint_mean_shift` does.
 
     Attributes:
-        training: the training strata.
+        training: what is kept of the training strata.
         treated: float64 [strata, genes], their mean treated cells.
     """
 
-    training: Training
+    training: Learnt
     treated: Float[np.ndarray, "strata genes"]
 
     @classmethod
@@ -41,13 +42,13 @@ class CovariateOnly:
         """Average the treated cells; means of values that are not negative are not either."""
         prepared = Training.of(training)
         examples = prepared.examples
-        return cls(prepared, examples.profiles.control + examples.shifts)
+        return cls(prepared.learnt, examples.profiles.control + examples.shifts)
 
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """The same cell as often as there are control cells, float32 [cells, genes]."""
         self.training.require_perturbation(stratum.perturbation)
         known = self.training.examples.profiles
         rows = known.perturbation == stratum.perturbation
-        wanted = self.training.learnt.profiles([stratum])
+        wanted = self.training.profiles([stratum])
         mean = type_timepoint_mean(known.take(rows), self.treated[rows], wanted)
         return np.repeat(mean.astype(np.float32), stratum.n_control, axis=0)

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
+from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.moving import moved
 from wound_jax.evaluation.baselines.registry import baseline
 from wound_jax.evaluation.baselines.training import Training, drawn
@@ -43,14 +44,14 @@ class MatchedDisplacement:
     """Every control cell moves by a displacement of its own.
 
     Attributes:
-        training: the training strata.
+        training: what is kept of the training strata.
         coordinates: [displaced, dims], training control cells on the components.
         displacements: float32 [displaced, genes], where each of them went.
         stratum_of: [displaced], the training stratum of each.
         non_negative: whether predictions are kept at 0 or above.
     """
 
-    training: Training
+    training: Learnt
     coordinates: Float[np.ndarray, "displaced dims"]
     displacements: Float[np.ndarray, "displaced genes"]
     stratum_of: Int[np.ndarray, " displaced"]
@@ -63,7 +64,7 @@ class MatchedDisplacement:
         pairs = [_displaced(prepared, stratum) for stratum in prepared]
         sizes = [len(coordinates) for coordinates, _ in pairs]
         return cls(
-            prepared,
+            prepared.learnt,
             np.concatenate([coordinates for coordinates, _ in pairs]),
             np.concatenate([displacements for _, displacements in pairs]),
             np.repeat(np.arange(len(pairs)), sizes),

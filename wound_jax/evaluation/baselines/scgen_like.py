@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.moving import moved
 from wound_jax.evaluation.baselines.registry import baseline
 from wound_jax.evaluation.baselines.training import Training
@@ -29,12 +30,12 @@ class ScgenLikeLinear:
     """Every cell moves by the decoded latent shift of its perturbation.
 
     Attributes:
-        training: the training strata.
+        training: what is kept of the training strata.
         shifts: perturbation -> decoded delta, float64 [genes].
         non_negative: whether predictions are kept at 0 or above.
     """
 
-    training: Training
+    training: Learnt
     shifts: Mapping[str, Float[np.ndarray, " genes"]]
     non_negative: bool
 
@@ -47,7 +48,7 @@ class ScgenLikeLinear:
             own = [s for s in prepared if s.perturbation == perturbation]
             delta = _balanced_shift(own) @ prepared.components.axes.T
             shifts[perturbation] = delta @ prepared.components.axes
-        return cls(prepared, shifts, non_negative)
+        return cls(prepared.learnt, shifts, non_negative)
 
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """Control cells moved by the shift, float32 [cells, genes]."""

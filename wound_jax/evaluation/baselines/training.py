@@ -87,10 +87,6 @@ class Training(Sequence[Stratum]):
         """What rules keep of the strata."""
         return Learnt(self.examples, self.components)
 
-    def require_perturbation(self, perturbation: str) -> None:
-        """As `Learnt.require_perturbation`."""
-        self.learnt.require_perturbation(perturbation)
-
     def once(self, key: Hashable, make: Callable[[], Result]) -> Result:
         """The result of that key, made at the first call."""
         if key not in self._results:
