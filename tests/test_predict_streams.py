@@ -1,5 +1,6 @@
 """Prediction from disk to disk: the same file as from memory, and none where it goes wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def loaded(name: str = "tiny", **data) -> LoadedRun:
     """A trained run whose config has other settings of the data."""
     run = shrunk_runs.loaded(name)
     config = run.config.model_copy(update={"data": run.config.data.model_copy(update=data)})
-    return LoadedRun(run.folder, config, run.spec, run.steps, run.predictor)
+    return replace(run, config=config)
 
 
 def predicted(run: LoadedRun, path: Path, output: Path, **options) -> ad.AnnData:

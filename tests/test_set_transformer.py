@@ -12,7 +12,7 @@ from tiny_run import cells_of, changed, zeroed
 
 from wound_jax.errors import UserError
 from wound_jax.models.backbones import available, backbone_family
-from wound_jax.models.functional import predict
+from wound_jax.models.functional import merged, predict
 from wound_jax.models.layers import dropout
 
 BOTH = ("model.batch_embedding=true", "model.timepoint_embedding=categorical")
@@ -215,6 +215,19 @@ def test_bfloat16_stays_near_float32(family):
     assert cells.dtype == np.float32
     error = np.abs(cells - inputs.control - exact).max()
     assert 0 < error < 0.03 * np.abs(exact).max()
+
+
+@families
+def test_weights_that_are_rounded_once_compute_the_same_to_the_last_bit(family):
+    graphdef, parameters = tiny_run.model(*FAMILIES[family], "model.dtype=bfloat16")
+    rounded, half = merged(graphdef, parameters)
+    kernels = {name for name in half if name.endswith("kernel")}
+    assert {half[name].dtype for name in kernels} == {jnp.dtype("bfloat16")}
+    assert {half[name].dtype for name in half.keys() - kernels} == {jnp.dtype("float32")}
+    inputs = tiny_run.inputs()
+    np.testing.assert_array_equal(
+        cells_of((rounded, half), inputs), cells_of((graphdef, parameters), inputs)
+    )
 
 
 def test_the_gene_decoder_predicts_non_negative_genes_beside_the_cells():

@@ -8,8 +8,10 @@ which names the runs whose predictions are averaged.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from wound_jax import provenance
@@ -150,18 +152,26 @@ class LoadedRun:
         config: its resolved config.
         spec: genes, vocabularies, preprocessing.
         steps: the training step of the checkpoint, of each member.
-        predictor: the model, ready to predict.
+        opened: gives the model, once it is.
     """
 
     folder: Path
     config: RunConfig
     spec: DataSpec
     steps: tuple[int, ...]
-    predictor: Predictor
+    opened: Future[Predictor]
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model, ready to predict; waits until it is."""
+        return self.opened.result()
 
 
 def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
     """Opens a run or an ensemble for evaluation or prediction, on one device.
+
+    What is known of its data is there at once. The model takes a second at the plan's size and is
+    opened in a thread meanwhile, while cells are read.
 
     Args:
         folder: the run folder.
@@ -188,24 +198,38 @@ def _load_ensemble(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRu
             )
     runs = [load_run(member, checkpoint) for member in members_of(folder)]
     steps = tuple(step for run in runs for step in run.steps)
-    predictor = Ensemble([run.predictor for run in runs])
-    return LoadedRun(folder, config, runs[0].spec, steps, predictor)
+    opened = _begin(lambda: Ensemble([run.predictor for run in runs]))
+    return LoadedRun(folder, config, runs[0].spec, steps, opened)
 
 
 def _load_network(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRun:
     with Checkpoints(folder, create=False) as checkpoints:
         spec, step = checkpoints.spec(checkpoint), checkpoints.step(checkpoint)
-        graphdef, shapes = abstract_model(config.model, model_dims(spec))
-        trainable, frozen = partition(
-            shapes, label_parameters(shapes, lora=config.model.lora.enable)
-        )
-        like = {"trainable": trainable, "frozen": frozen}
+    # From wherever the process works by then.
+    opened = _begin(partial(_open_network, folder.absolute(), config, checkpoint, spec))
+    return LoadedRun(folder, config, spec, (step,), opened)
+
+
+def _open_network(
+    folder: Path, config: RunConfig, checkpoint: str, spec: DataSpec
+) -> NetworkPredictor:
+    graphdef, shapes = abstract_model(config.model, model_dims(spec))
+    trainable, frozen = partition(shapes, label_parameters(shapes, lora=config.model.lora.enable))
+    like = {"trainable": trainable, "frozen": frozen}
+    with Checkpoints(folder, create=False) as checkpoints:
         parameters = checkpoints.parameters(checkpoint, like, one_device())
-    predictor = NetworkPredictor(
+    return NetworkPredictor(
         graphdef,
         parameters,
         cell_set_len=config.data.cell_set_len,
         batch_size=config.training.batch_size,
         seed=config.seed,
     )
-    return LoadedRun(folder, config, spec, (step,), predictor)
+
+
+def _begin(open_model: Callable[[], Predictor]) -> Future[Predictor]:
+    """Begins to open a model, in a thread of its own."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="open")
+    opened = thread.submit(open_model)
+    thread.shutdown(wait=False)
+    return opened

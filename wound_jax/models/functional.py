@@ -11,6 +11,7 @@ from flax import nnx
 
 from wound_jax.arrays import Parameters
 from wound_jax.config.schema import ModelConfig
+from wound_jax.models.layers import round_weights
 from wound_jax.models.lora import merge_adapters
 from wound_jax.models.set_transformer import ModelDims, Prediction, SetInputs, SetTransformer
 
@@ -58,7 +59,11 @@ def predict(
 
 
 def merged(graphdef: nnx.GraphDef, parameters: Parameters) -> tuple[nnx.GraphDef, Parameters]:
-    """The same model with its adapters folded into the backbone: fewer multiplications a cell."""
+    """The same model in the form for inference: what is the same at every call is done once.
+
+    Adapters are folded into the backbone, and weights rounded to the dtype they multiply in.
+    """
     model = bind(graphdef, parameters)
     merge_adapters(model)
+    round_weights(model)
     return split(model)

@@ -90,6 +90,16 @@ def linear(
     )
 
 
+def round_weights(module: nnx.Module) -> None:
+    """Rounds the weights of every linear map inside a module to its dtype, in place.
+
+    Each call rounds them else; what the map computes is the same to the last bit.
+    """
+    for _, layer in nnx.iter_modules(module):
+        if isinstance(layer, Dense):
+            layer.kernel = nnx.Param(layer.kernel[...].astype(layer.dtype))
+
+
 class MultilayerPerceptron(nnx.Module):
     """Linear maps with GELU and dropout between them: `[..., d_in] -> [..., d_out]`.
 

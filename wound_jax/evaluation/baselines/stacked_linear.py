@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import nnls
 
 from wound_jax.evaluation.baselines.learnt import Learnt
 from wound_jax.evaluation.baselines.moving import moved
@@ -101,6 +100,9 @@ def weights_of_least_error(
     Returns:
         float64 [members].
     """
+    # Imported where it is needed: a prediction reads its weights from disk and starts without.
+    from scipy.optimize import nnls
+
     n_members = len(errors)
     flat = errors.reshape(n_members, -1)
     gram = flat @ flat.T
