@@ -196,3 +196,29 @@ def test_the_weight_is_measured_on_treated_cells_of_other_types_alone():
     changed = replace(strata[-1], treated=strata[-1].treated + 5.0)
     assert weighed(strata[:-1]).weight == weighed(strata[:-1]).weight
     assert weighed([*strata[:-1], changed]).weight != weighed(strata).weight
+
+
+def test_of_many_perturbations_a_sample_says_what_the_weight_is(monkeypatch):
+    """Their number sets what it costs; one of too few types is never all that is looked at."""
+    strata = made_types()[:4]
+    many = [
+        replace(one, perturbation=f"P{place}", treated=one.treated + 0.2 * place)
+        for place in range(3)
+        for one in strata
+    ]
+    many += [replace(strata[0], perturbation=f"Rare{place}") for place in range(30)]
+    grown = []
+    trees_of = AcrossGenes._trees_of
+
+    def counted(self, perturbation):
+        grown.append(perturbation)
+        return trees_of(self, perturbation)
+
+    monkeypatch.setattr(AcrossGenes, "_trees_of", counted)
+    assert 0.0 < weighed(many).weight <= 1.0
+    assert sorted(grown) == sorted(["P0", "P1", "P2"] * 4)
+    grown.clear()
+    monkeypatch.setattr("wound_jax.evaluation.across_genes._MAX_FORESTS", 8)
+    assert 0.0 < weighed(many).weight <= 1.0
+    assert len(grown) == 8
+    assert len(set(grown)) == 2

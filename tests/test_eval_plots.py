@@ -83,6 +83,21 @@ def test_table_marks_the_best_of_each_column() -> None:
     assert "model: e_distance_ratio is defined in 2 of 3 strata" in lines
 
 
+def test_methods_that_leave_as_many_strata_out_share_a_note() -> None:
+    result = make_result()
+    counts = result["summary"]["counts"]
+    rows = [counts["model"], *counts["baselines"].values()]
+    for row in rows:
+        row["e_distance_ratio"] = 2
+    assert "all: e_distance_ratio is defined in 2 of 3 strata" in results_table(result).splitlines()
+    rows[0]["e_distance_ratio"] = 1
+    notes = [line for line in results_table(result).splitlines() if "is defined in" in line]
+    assert notes == [
+        "model: e_distance_ratio is defined in 1 of 3 strata",
+        "identity, global_mean_shift: e_distance_ratio is defined in 2 of 3 strata",
+    ]
+
+
 def test_table_columns_are_aligned() -> None:
     lines = results_table(make_result()).splitlines()
     # The point of every figure of a column stands below the others.

@@ -19,7 +19,7 @@ The linear rules (`stacked_linear`) know better how strongly a type answers, the
 do. How much of each to take is what has the least squared error on training types left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -40,6 +40,9 @@ _MIN_AT_TIMEPOINT = 3
 # Bandwidths of likeness, in root mean squared distances between the strata; the second weighs k_s.
 _BANDWIDTHS = (0.25, 0.5, 1.0)
 _NEAREST = 3
+# Forests that are grown to measure the weight, at most: one a type left out and perturbation, each
+# some 0.3 s. Of many perturbations a sample tells as much.
+_MAX_FORESTS = 60
 # Examples (a gene in a stratum) that the trees are grown on, at most.
 _MAX_EXAMPLES = 20_000
 _TREES = {
@@ -91,7 +94,10 @@ class AcrossGenes:
         if max(learnt._n_types.values()) < MIN_TYPES:
             return learnt
         types = dict.fromkeys(stratum.cell_type for stratum in strata)
-        errors = [pair for name in types for pair in _errors(strata, name, rule.non_negative)]
+        judges = learnt._judges(len(types))
+        errors = [
+            pair for name in types for pair in _errors(strata, name, judges, rule.non_negative)
+        ]
         _, weight = weights_of_least_error(np.stack(errors, axis=1))
         return replace(learnt, weight=float(weight))
 
@@ -113,6 +119,12 @@ class AcrossGenes:
     def _n_types(self) -> dict[str, int]:
         of = self.training.examples.profiles
         return {p: len(set(of.cell_type[of.perturbation == p])) for p in set(of.perturbation)}
+
+    def _judges(self, n_left_out: int) -> set[str]:
+        """The perturbations that the weight is measured on: of enough types, a sample of many."""
+        known = sorted(p for p, n in self._n_types.items() if n >= MIN_TYPES)
+        n = min(len(known), max(1, _MAX_FORESTS // n_left_out))
+        return set(np.random.default_rng(0).choice(known, n, replace=False).tolist())
 
     def _trees_of(self, perturbation: str) -> Any:
         """The trees of a perturbation, grown when they are first asked for."""
@@ -226,15 +238,23 @@ def _fluctuations(training: Learnt, strata: Sequence[Stratum]) -> Float[np.ndarr
 
 
 def _errors(
-    strata: Sequence[Stratum], left_out: str, non_negative: bool
+    strata: Sequence[Stratum], left_out: str, judges: Container[str], non_negative: bool
 ) -> Iterator[Float[np.ndarray, "2 genes"]]:
-    """Expected minus true shifts of a type left out: of the linear rules, and across genes."""
+    """Expected minus true shifts of a type left out: of the linear rules, and across genes.
+
+    Args:
+        strata: the training strata.
+        left_out: the type.
+        judges: the perturbations that are looked at.
+        non_negative: as for `StackedLinear`.
+    """
     training = Training.of([stratum for stratum in strata if stratum.cell_type != left_out])
     rule = StackedLinear.fit(training, non_negative, [Novelty.TYPE])
     genes = AcrossGenes.unweighed(rule.training, training)
     for stratum in strata:
         n_known = genes._n_types.get(stratum.perturbation, 0)
-        if stratum.cell_type == left_out and n_known >= MIN_TYPES - 1:
+        of_type = stratum.cell_type == left_out and stratum.perturbation in judges
+        if of_type and n_known >= MIN_TYPES - 1:
             expected = np.stack([rule.shift(stratum), genes.shift(stratum)])
             yield expected - stratum.mean_delta
 

@@ -166,15 +166,19 @@ def _counted(n: int, one: str, many: str) -> str:
 
 
 def _partial_means(counts: Mapping[str, Any] | None, n_strata: int) -> list[str]:
-    """A note for every shown mean that leaves strata out."""
+    """A note for every shown mean that leaves strata out, methods that leave as many together."""
     if counts is None:
         return []
     rows = {"model": counts["model"], **counts["baselines"], **_only("ceiling", counts)}
+    partial: dict[tuple[str, int], list[str]] = {}
+    for name in SHOWN_METRICS:
+        for label, row in rows.items():
+            if row.get(name, n_strata) < n_strata:
+                partial.setdefault((name, row[name]), []).append(label)
     return [
-        f"{label}: {name} is defined in {row[name]} of {n_strata} strata"
-        for label, row in rows.items()
-        for name in SHOWN_METRICS
-        if row.get(name, n_strata) < n_strata
+        f"{'all' if len(labels) == len(rows) else ', '.join(labels)}: "
+        f"{name} is defined in {defined} of {n_strata} strata"
+        for (name, defined), labels in partial.items()
     ]
 
 
