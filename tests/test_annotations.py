@@ -7,6 +7,7 @@ from tiny import tiny_labels, tiny_obs
 
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import (
+    ONE_TYPE,
     Annotations,
     excluded,
     read_annotations,
@@ -31,6 +32,11 @@ def test_a_label_that_the_data_do_not_have_is_empty():
     assert set(labels.timepoint) == set(labels.animal) == {""}
 
 
+def test_cells_without_a_column_of_types_are_of_one_type():
+    labels = tiny_labels(OBS.drop(columns="type"), cell_type_col=None)
+    assert set(labels.cell_type) == {ONE_TYPE}
+
+
 @pytest.mark.parametrize("values", [[1, 2, 3], pd.Categorical([1, 2, 3])])
 def test_numbers_become_text(values):
     obs = OBS.iloc[:3].assign(mouse=values)
@@ -39,10 +45,12 @@ def test_numbers_become_text(values):
 
 def test_a_missing_column_is_named_with_its_key_and_the_columns_there_are():
     with pytest.raises(
-        UserError, match=r"data\.cell_type_col 'types'.*mean 'type'.*mouse"
+        UserError, match=r"data\.pert_col 'treat'.*mean 'treatment'.*mouse"
     ) as error:
-        tiny_labels(OBS, cell_type_col="types")
+        tiny_labels(OBS, pert_col="treat")
     assert "null" not in str(error.value)
+    with pytest.raises(UserError, match=r"'types'.*mean 'type'.*data\.cell_type_col=null"):
+        tiny_labels(OBS, cell_type_col="types")
     with pytest.raises(
         UserError, match=r"'timepoint'.*Known: day, mouse.*data\.timepoint_col=null"
     ):

@@ -179,6 +179,8 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
         ),
         ("data.match_on=[animal] data.animal_col=", "set data.animal_col=COLUMN or take animal"),
         ("split.kind=animal data.animal_col=", "split.kind=animal needs .* data.animal_col=COLUMN"),
+        ("split.kind=celltype data.cell_type_col=", "celltype needs .* data.cell_type_col=COLUMN"),
+        ("split.kind=fewshot split.test=[a] data.cell_type_col=", "data.cell_type_col=COLUMN"),
         ("split.kind=timepoint data.timepoint_col=", "set data.timepoint_col=COLUMN"),
         ("split.kind=fewshot", r"needs the types by name: set split.test=\[CELL TYPE, ...\]"),
         ("split.kind=fewshot split.test=[]", "needs the types by name"),

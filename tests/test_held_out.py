@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from wound_jax.config import load_config
+from wound_jax.data.annotations import ONE_TYPE
 from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.errors import UserError
 from wound_jax.evaluation.held_out import (
@@ -35,7 +36,7 @@ CONFIG = (
 
 
 @pytest.fixture(scope="module")
-def paired(tmp_path_factory) -> PreparedData:
+def path(tmp_path_factory) -> str:
     """Donors with both arms, but d4 without B controls; d5 has three cells of each arm of A."""
     rows = [
         (donor, condition, cell_type)
@@ -53,6 +54,11 @@ def paired(tmp_path_factory) -> PreparedData:
     x[obs["condition"].to_numpy() == "Burn", :4] += 1.0
     path = str(tmp_path_factory.mktemp("paired") / "cells.h5ad")
     ad.AnnData(x, obs=obs).write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def paired(path) -> PreparedData:
     return prepare(load_config(None, [*CONFIG, f"data.path={path}"]))
 
 
@@ -124,6 +130,19 @@ def test_the_identity_scores_as_the_identity_baseline(paired):
     assert result["split"]["n_animals"] == 3
     assert len(outcome.strata) == len(outcome.predicted) == 2
     assert outcome.draws.units == result["uncertainty"]["units"]
+
+
+def test_cells_without_a_column_of_types_are_one_stratum_a_condition(path):
+    config = load_config(None, [*CONFIG, f"data.path={path}", "data.cell_type_col=null"])
+    data = prepare(config)
+    outcome = evaluate(
+        Identity(), data, fit_yardstick(data, config.evaluation, 0), config.evaluation
+    )
+    (row,) = outcome.result["strata"]
+    assert (row["cell_type"], row["timepoint"], row["perturbation"]) == (ONE_TYPE, None, "Burn")
+    # The B cells of d4 have no B control, but controls.
+    assert (row["n_control"], row["n_treated"]) == (3 * N + 3, 4 * N + 3)
+    assert np.isnan(row["model"]["type_retrieval"])
 
 
 def test_too_few_cells_everywhere_names_the_largest_stratum(paired):

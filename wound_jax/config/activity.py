@@ -215,7 +215,7 @@ def check_consistency(config: RunConfig) -> None:
 
     Two combinations are accepted on purpose. `split.test` and `split.val` may be null for the
     kinds animal, timepoint and celltype: the seed then chooses the values. `data.match_on` may
-    hold timepoint while `data.timepoint_col` is null: a set without time points matches on the
+    hold cell_type and timepoint while their columns are null: a set without them matches on the
     rest, so that the default of `data.match_on` fits every set.
 
     Args:
@@ -280,9 +280,15 @@ def _disk_problems(config: RunConfig) -> Iterator[str]:
 
 
 def _split_problems(split: SplitConfig, data: DataConfig) -> Iterator[str]:
-    for kind, column in (("animal", data.animal_col), ("timepoint", data.timepoint_col)):
-        if split.kind == kind and column is None:
-            yield f"split.kind={kind} needs the column of it: set data.{kind}_col=COLUMN."
+    columns = {
+        "animal": "animal_col",
+        "timepoint": "timepoint_col",
+        "celltype": "cell_type_col",
+        "fewshot": "cell_type_col",
+    }
+    key = columns.get(split.kind)
+    if key is not None and getattr(data, key) is None:
+        yield f"split.kind={split.kind} needs the column of it: set data.{key}=COLUMN."
     if split.kind == "fewshot" and not split.test:
         yield "split.kind=fewshot needs the types by name: set split.test=[CELL TYPE, ...]."
     if split.kind in ("animal", "timepoint", "celltype") and split.test == ():

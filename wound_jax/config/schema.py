@@ -58,7 +58,8 @@ class DataConfig(Section):
     n_hvg: PositiveInt | None = None
     pert_col: str = "condition"
     control: str = "Sham"
-    cell_type_col: str = "cell_types_simple_short"
+    # Null where the data have no such column. Without one of types all cells are of one.
+    cell_type_col: str | None = "cell_types_simple_short"
     timepoint_col: str | None = "timepoint"
     animal_col: str | None = "mouse_id"
     # obs column -> values; cells that carry one of them are left out. Mappings merge, so null takes

@@ -13,8 +13,9 @@ import pandas as pd
 from wound_jax.config.schema import DataConfig
 from wound_jax.errors import UserError, unknown_name
 
-# The label of cells whose data have no column for it.
+# The label of cells whose data have no column for it, and their type where it is types.
 NO_LABEL = ""
+ONE_TYPE = "all cells"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Annotations:
     Attributes:
         names: the cells' own names (barcodes).
         condition: perturbation or control.
-        cell_type: cell type.
+        cell_type: cell type; `ONE_TYPE` where the data have none.
         timepoint: timepoint; empty strings where the data have none.
         animal: mouse or donor; empty strings where the data have none.
     """
@@ -84,19 +85,21 @@ def read_annotations(obs: pd.DataFrame, config: DataConfig) -> Annotations:
     return Annotations(
         names=obs.index.to_numpy().astype(str),
         condition=_labels(obs, "pert_col", config.pert_col),
-        cell_type=_labels(obs, "cell_type_col", config.cell_type_col),
+        cell_type=_labels(obs, "cell_type_col", config.cell_type_col, without=ONE_TYPE),
         timepoint=_labels(obs, "timepoint_col", config.timepoint_col),
         animal=_labels(obs, "animal_col", config.animal_col),
     )
 
 
-def _labels(obs: pd.DataFrame, key: str, column: str | None) -> np.ndarray:
-    """The labels in the column that the config key `data.{key}` names."""
+def _labels(
+    obs: pd.DataFrame, key: str, column: str | None, *, without: str = NO_LABEL
+) -> np.ndarray:
+    """The labels in the column that the config key `data.{key}` names, or one for all cells."""
     if column is None:
-        return np.full(len(obs), NO_LABEL, dtype=object)
+        return np.full(len(obs), without, dtype=object)
     if column not in obs:
         error = unknown_name(f"obs column in data.{key}", column, obs.columns)
-        if key in ("timepoint_col", "animal_col"):
+        if key != "pert_col":
             raise UserError(f"{error} Where the data have no such label, set data.{key}=null.")
         raise error
     labels = obs[column].astype(str).to_numpy(dtype=object)
