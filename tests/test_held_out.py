@@ -65,9 +65,9 @@ def paired(path) -> PreparedData:
 class Identity(Predictor):
     """A predictor that leaves every control cell as it is."""
 
-    def stream(self, features, animals, requests, scalars=None):
+    def stream(self, cells, requests):
         for owner, request in enumerate(requests):
-            yield owner, np.arange(len(request.controls)), features[request.controls]
+            yield owner, np.arange(len(request.controls)), cells.features[request.controls]
 
 
 def test_a_yardstick_holds_no_cells_of_its_training_strata(paired, monkeypatch):

@@ -17,7 +17,7 @@ from wound_jax.config.schema import RunConfig
 from wound_jax.data import model_rows, source
 from wound_jax.data.conversion import convert
 from wound_jax.errors import UserError
-from wound_jax.inference import Request
+from wound_jax.inference import ModelCells, Request
 from wound_jax.run_folder import LoadedRun
 
 
@@ -79,7 +79,7 @@ def test_the_predictions_are_those_of_the_model_on_all_cells_at_once(tmp_path, m
         day = str(labels["timepoint"].iloc[places[0]])
         timepoint = int(run.spec.timepoints.encode(np.array([day]))[0])
         request = Request(places, code, timepoint)
-        (expected,) = run.predictor.predict(features, animals, [request])
+        (expected,) = run.predictor.predict(ModelCells(features, animals), [request])
         np.testing.assert_allclose(dense(found.X)[places], expected, atol=1e-6)
 
 
@@ -93,7 +93,7 @@ def test_batches_are_few_and_of_one_shape(tmp_path):
     predictor: Any = run.predictor
     compiled = predictor._run
     before = compiled._cache_size()
-    parts = list(predictor.stream(features, animals, requests))
+    parts = list(predictor.stream(ModelCells(features, animals), requests))
     assert [owner for owner, _, _ in parts] == list(range(41))
     assert compiled._cache_size() - before <= 1
 

@@ -25,6 +25,9 @@ from wound_jax.data.rows import Rows
 from wound_jax.models.functional import merged, predict
 from wound_jax.models.set_transformer import SetInputs
 
+# Which request, places in its controls, and their cells.
+Predicted = tuple[int, np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -43,6 +46,21 @@ class Request:
     day: float = float("nan")
 
 
+@dataclass(frozen=True, eq=False)
+class ModelCells:
+    """Cells as a model is given them.
+
+    Attributes:
+        features: float32 `[table, features]`, the model's input, in memory or on disk.
+        animals: int32 `[table]`, code of each cell's animal, -1 where unseen in training.
+        scalars: float32 `[table, scalars]`, for a model that is given scalar features.
+    """
+
+    features: Rows
+    animals: np.ndarray
+    scalars: np.ndarray | None = None
+
+
 class Predictor(ABC):
     """What predicts perturbed cells from control cells.
 
@@ -53,13 +71,7 @@ class Predictor(ABC):
     passes: int = 1
 
     @abstractmethod
-    def stream(
-        self,
-        features: Rows,
-        animals: np.ndarray,
-        requests: Sequence[Request],
-        scalars: np.ndarray | None = None,
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def stream(self, cells: ModelCells, requests: Sequence[Request]) -> Iterator[Predicted]:
         """`predict`, set by set: the whole is never held.
 
         Yields:
@@ -67,31 +79,23 @@ class Predictor(ABC):
             once in a pass; what comes for it in all passes adds up to its predicted cell.
         """
 
-    def predict(
-        self,
-        features: Rows,
-        animals: np.ndarray,
-        requests: Sequence[Request],
-        scalars: np.ndarray | None = None,
-    ) -> list[np.ndarray]:
+    def predict(self, cells: ModelCells, requests: Sequence[Request]) -> list[np.ndarray]:
         """Predicts the control cells of each request.
 
         Args:
-            features: float32 `[table, features]`, the model's input, in memory or on disk.
-            animals: int32 `[table]`, code of each cell's animal, -1 where unseen in training.
+            cells: among which the requests find their controls.
             requests: what to predict; a cell may be asked for more than once.
-            scalars: float32 `[table, scalars]`, for a model that is given scalar features.
 
         Returns:
             For each request float32 `[len(controls), width]`, rows in the order of its controls;
             genes where the model has a decoder, else the input's own space.
         """
         outputs: dict[int, np.ndarray] = {}
-        for owner, places, cells in self.stream(features, animals, requests, scalars):
+        for owner, places, predicted in self.stream(cells, requests):
             if owner not in outputs:
                 n = len(requests[owner].controls)
-                outputs[owner] = np.zeros((n, cells.shape[-1]), np.float32)
-            outputs[owner][places] += cells
+                outputs[owner] = np.zeros((n, predicted.shape[-1]), np.float32)
+            outputs[owner][places] += predicted
         return [outputs[owner] for owner in sorted(outputs)]
 
 
@@ -106,18 +110,12 @@ class Ensemble(Predictor):
         self._members = tuple(members)
         self.passes = sum(member.passes for member in members)
 
-    def stream(
-        self,
-        features: Rows,
-        animals: np.ndarray,
-        requests: Sequence[Request],
-        scalars: np.ndarray | None = None,
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def stream(self, cells: ModelCells, requests: Sequence[Request]) -> Iterator[Predicted]:
         """Each member's share of the mean, one member after the other."""
         share = np.float32(1.0 / len(self._members))
         for member in self._members:
-            for owner, places, cells in member.stream(features, animals, requests, scalars):
-                yield owner, places, share * cells
+            for owner, places, predicted in member.stream(cells, requests):
+                yield owner, places, share * predicted
 
 
 class NetworkPredictor(Predictor):
@@ -151,17 +149,11 @@ class NetworkPredictor(Predictor):
 
         self._run = jax.jit(run)
 
-    def stream(
-        self,
-        features: Rows,
-        animals: np.ndarray,
-        requests: Sequence[Request],
-        scalars: np.ndarray | None = None,
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    def stream(self, cells: ModelCells, requests: Sequence[Request]) -> Iterator[Predicted]:
         """The cells of each set, in one pass."""
         sets = (row for i, request in enumerate(requests) for row in self._sets(i, request))
         batches = iter(lambda: list(islice(sets, self._batch_size)), [])
-        gathered = Ahead(partial(self._inputs, features, animals, scalars))
+        gathered = Ahead(partial(self._inputs, cells))
         batch, running = next(batches, None), None
         while batch is not None:
             after = next(batches, None)
@@ -182,28 +174,24 @@ class NetworkPredictor(Predictor):
             cells = request.controls[place]
             yield owner, place, mask, cells, request.perturbation, request.timepoint, request.day
 
-    def _inputs(
-        self, features: Rows, animals: np.ndarray, scalars: np.ndarray | None, batch: list[tuple]
-    ) -> SetInputs:
+    def _inputs(self, cells: ModelCells, batch: list[tuple]) -> SetInputs:
         """The sets of a batch as arrays of one shape, filled up by repeating the last set."""
         filled = [*batch, *[batch[-1]] * (self._batch_size - len(batch))]
-        _, _, masks, cells, perturbations, timepoints, days = (
+        _, _, masks, rows, perturbations, timepoints, days = (
             np.stack(column) for column in zip(*filled, strict=True)
         )
         return SetInputs(
-            control=features[cells],
+            control=cells.features[rows],
             mask=masks,
             perturbation=perturbations.astype(np.int32),
             timepoint=timepoints.astype(np.int32),
-            animal=animals[cells],
+            animal=cells.animals[rows],
             day=days.astype(np.float32),
-            scalars=None if scalars is None else scalars[cells],
+            scalars=None if cells.scalars is None else cells.scalars[rows],
         )
 
 
-def _results(
-    batch: list[tuple], predicted: jax.Array
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _results(batch: list[tuple], predicted: jax.Array) -> Iterator[Predicted]:
     """Owner, places and cells of each set; the sets that fill up the last batch are left out."""
     for (owner, place, mask, *_), cells in zip(batch, np.asarray(predicted), strict=False):
         yield owner, place[mask], cells[mask]

@@ -29,7 +29,7 @@ from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import is_store, open_h5ad, read_labels, row_blocks
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
-from wound_jax.inference import Request
+from wound_jax.inference import ModelCells, Request
 from wound_jax.run_folder import LoadedRun
 
 
@@ -147,11 +147,14 @@ def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch
         Request(group.targets, code, int(day), day_of(group.timepoint))
         for group, day in zip(groups, days, strict=True)
     ]
-    animals = spec.animals.encode(cells.labels.animal)
-    scalars = read_scalars(cells.obs, spec.scalars)
+    given = ModelCells(
+        cells.features,
+        spec.animals.encode(cells.labels.animal),
+        read_scalars(cells.obs, spec.scalars),
+    )
     out = scratch.table(len(everyone), len(spec.genes) or spec.input_width)
     begun = np.zeros(len(everyone), dtype=bool)
-    stream = run.predictor.stream(cells.features, animals, requests, scalars)
+    stream = run.predictor.stream(given, requests)
     total = run.predictor.passes * len(everyone)
     with tqdm(total=total, desc="predicting", unit="cell", disable=not scratch.progress) as bar:
         for owner, places, predicted in stream:

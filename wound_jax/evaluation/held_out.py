@@ -23,7 +23,7 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.baselines import Baseline, fit_baselines
 from wound_jax.evaluation.context import ScoreContext, cells_for_components, fit_context
 from wound_jax.evaluation.strata import Stratum
-from wound_jax.inference import Predictor, Request
+from wound_jax.inference import ModelCells, Predictor, Request
 
 # What `pearson_delta_top100` looks at.
 TOP_GENES = 100
@@ -211,7 +211,8 @@ def predict_strata(
         Request(p.group.controls, p.perturbation, p.timepoint, day_of(p.group.timepoint))
         for p in planned
     ]
-    predicted = iter(predictor.predict(table.features, animals, requests, table.scalars))
+    cells = ModelCells(table.features, animals, table.scalars)
+    predicted = iter(predictor.predict(cells, requests))
     return [np.concatenate([next(predicted) for _ in stratum.groups]) for stratum in strata]
 
 
