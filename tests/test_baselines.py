@@ -7,6 +7,8 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.baselines import BASELINES, Baseline, fit_baselines
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 12
 LEARNING = [name for name in BASELINES if name != "identity"]
 # All but these two move the control cells, all of them alike or each by its own displacement.

@@ -13,6 +13,8 @@ from wound_jax.evaluation.baselines.training import Training
 from wound_jax.evaluation.distances import energy_distance
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 12
 
 

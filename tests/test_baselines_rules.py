@@ -15,6 +15,8 @@ from wound_jax.evaluation.baselines.stacked_linear import StackedLinear, weights
 from wound_jax.evaluation.baselines.training import Training
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 12
 DAYS = ("day10", "day14", "day19")
 

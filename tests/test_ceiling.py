@@ -9,6 +9,8 @@ from wound_jax.evaluation.ceiling import ceiling_scores, ceiling_sources, spearm
 from wound_jax.evaluation.distances import energy_distance
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 300
 
 

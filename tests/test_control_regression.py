@@ -10,6 +10,8 @@ from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
 from wound_jax.evaluation.control_regression import ControlRegression
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 12
 TYPES, DAYS = ("Fib", "Ker", "Mac"), ("day10", "day14", "day19")
 # How far noise in the controls of a stratum reaches its treated cells.

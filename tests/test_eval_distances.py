@@ -18,6 +18,8 @@ from wound_jax.evaluation.distances import (
     self_pair_means,
 )
 
+pytestmark = pytest.mark.blas
+
 
 @pytest.mark.parametrize(("n", "m"), [(2, 3), (63, 64), (65, 130), (257, 31)])
 @pytest.mark.parametrize("offset", [0.0, 1e3])

@@ -11,6 +11,8 @@ from wound_jax.evaluation.baselines.profiles import Novelty
 from wound_jax.evaluation.mean_share import NO_CHOICE, Members, Weights, mean_share
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 9
 
 

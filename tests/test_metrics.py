@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_strata import N_GENES, context_of, make_stratum, score
+from metric_strata import N_GENES, context_of, distances_float64, make_stratum, score
 from sklearn.metrics import r2_score
 
 from wound_jax.errors import UserError
@@ -18,7 +18,10 @@ from wound_jax.evaluation.metrics import (
     metric,
     score_all,
 )
+from wound_jax.evaluation.metrics.transport import temperature
 from wound_jax.evaluation.strata import Stratum
+
+pytestmark = pytest.mark.blas
 
 # Two types at three timepoints: every metric is defined.
 LABELS = [(cell_type, day) for cell_type in ("Fib", "Mac") for day in ("d10", "d14", "d19")]
@@ -45,14 +48,42 @@ def noisy(strata) -> list[np.ndarray]:
     ]
 
 
+def transport_rounding(cells: np.ndarray, e: float) -> float:
+    """How far float32 may leave the Sinkhorn divergence of cells from themselves from its 0.
+
+    OT(X, X) is computed in two ways, and the divergence is the difference. With u = 2^-24, n cells
+    x about their mean and C the largest cost, either of them rounds by the sum of
+
+    - costs: the Gram form rounds |x - y|^2 / 2 by at most 16 u (|x|^2 + |y|^2) (losses.distances),
+      and since the plan sums to 1, OT moves by no more than the costs do;
+    - potentials and exponents: numbers of at most L = C + e log n. Two sums of n terms, weighted
+      by 1/n, and 3 u L for the exponents, which the plan weights;
+    - the sum of the plan: n^2 terms that sum to 1, times e.
+
+    A sum of m terms rounds by sqrt(m) u of the sum of their sizes as a standard deviation, in any
+    order (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815), and by 4 times that in practice
+    never. Where the iteration stops leaves 1e-8 of it, in float64.
+    """
+    u, n = 2.0**-24, len(cells)
+    centred = cells - cells.mean(axis=0)
+    largest = np.square(distances_float64(cells, cells)).max() / 2 + e * np.log(n)
+    costs = 32 * u * np.square(centred).sum(axis=1).max()
+    sums = 4 * u * (2 * np.sqrt(n) * largest + n * e)
+    return 2 * (costs + sums + 3 * u * largest)
+
+
 def test_the_treated_cells_themselves_have_the_best_value_of_every_metric(strata, context) -> None:
     even = [replace(s, control=s.control[:90], treated=s.treated[:90]) for s in strata]
     scores = score_all(even, [s.treated.copy() for s in even], context)[0]
     # What a classifier or a sample can reach is less than what is perfect; tested elsewhere.
     unsure = {"type_kept", "e_distance", "e_distance_ratio", "mmd2_rbf"}
+    real = Comparison(even[0], even[0].treated, context).real
+    transport = transport_rounding(real.projected[1], real.once(temperature))
+    assert transport < 1e-3, "of divergences of .2 to .6 of predictions that are off by a fifth"
     for name, entry in METRICS.items():
         if entry.best_value is not None and name not in unsure:
-            assert scores[name] == pytest.approx(entry.best_value, abs=1e-6), name
+            bound = transport if name == "sinkhorn_divergence" else 1e-6
+            assert scores[name] == pytest.approx(entry.best_value, abs=bound), name
     for name in unsure - {"type_kept"}:
         assert -0.3 < scores[name] <= 0, "unbiased, so a little below 0 for coinciding cells"
 

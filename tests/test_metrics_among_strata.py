@@ -8,6 +8,8 @@ from wound_jax.evaluation.context import ScoreContext, fit_context
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 20
 TYPES = ("Fib", "Mac", "Neu")
 DAYS = ("d10", "d14", "d19")

@@ -20,6 +20,8 @@ from wound_jax.evaluation.metrics.populations import kernel_width
 from wound_jax.evaluation.metrics.transport import temperature
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 
 @pytest.fixture(scope="module")
 def stratum() -> Stratum:

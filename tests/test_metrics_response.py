@@ -14,6 +14,8 @@ from wound_jax.evaluation.metrics.rank_sum import (
     rank_sum_test,
 )
 
+pytestmark = pytest.mark.blas
+
 
 def scipy_test(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     arms = (x.astype(np.float64), y.astype(np.float64))

@@ -11,6 +11,8 @@ from wound_jax.evaluation.context import fit_context
 from wound_jax.evaluation.metrics import Comparison
 from wound_jax.evaluation.strata import Stratum
 
+pytestmark = pytest.mark.blas
+
 N_GENES = 30
 
 

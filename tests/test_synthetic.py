@@ -17,6 +17,8 @@ from wound_jax.data.synthetic.expression import draw_tissue
 from wound_jax.data.synthetic.markers import IDENTITY, MARKERS, TYPES, genes_of
 from wound_jax.synthetic import main
 
+pytestmark = pytest.mark.blas
+
 DAYS = ("day10", "day14", "day19")
 TYPE = "cell_types_simple_short"
 TINY = SyntheticConfig(n_cells=600, n_genes=300, embedding_dim=8)

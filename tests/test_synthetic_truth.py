@@ -12,6 +12,8 @@ from wound_jax.data.synthetic.cells import draw_cells
 from wound_jax.data.synthetic.expression import Expected, draw_tissue
 from wound_jax.data.synthetic.markers import MARKERS, TYPES
 
+pytestmark = pytest.mark.blas
+
 DAYS = ("day10", "day14", "day19")
 TYPE = "cell_types_simple_short"
 # Without differences between mice, cells of a group are independent draws of one population.

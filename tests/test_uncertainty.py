@@ -14,6 +14,8 @@ from wound_jax.evaluation.uncertainty.energy import sampled_cells
 from wound_jax.evaluation.uncertainty.pools import animal_profiles
 from wound_jax.evaluation.uncertainty.resampling import plan_resampling
 
+pytestmark = pytest.mark.blas
+
 DRAWS = 40
 
 

@@ -12,6 +12,8 @@ from wound_jax.evaluation.uncertainty.pools import animal_profiles, make_pools
 from wound_jax.evaluation.uncertainty.resampling import Resampling, plan_resampling
 from wound_jax.evaluation.uncertainty.weights import draw_weights
 
+pytestmark = pytest.mark.blas
+
 DAYS = ("d10", "d14", "d19")
 
 

@@ -141,7 +141,9 @@ class _Lab:
         self, controls: Cells, before: Expected, activity: np.ndarray, block: int
     ) -> dict[str, Matrix]:
         """All matrices of the control cells of a block, had they been burnt."""
-        after = self.tissue.expected(controls.as_burnt())
+        # Without an effect it is the cell as it is, to the bit: products of other shapes may round
+        # otherwise.
+        after = self.tissue.expected(controls.as_burnt()) if self.tissue.effect_scale else before
         rng = stream(self.seed, Ingredient.COUNTERFACTUAL, block)
         counts = measure.draw_counts(rng, after, activity, controls.depth)
         expression = measure.log1p_cp10k(counts)
