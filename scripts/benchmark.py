@@ -13,10 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarking.case import BACKBONES, DTYPES, LOSSES, SIZES, VARIANTS, Case, cases
+from benchmarking.figures import table
+from benchmarking.session import Plan, Session, write_record
+
 from wound_jax import cli
-from wound_jax.benchmark.case import BACKBONES, DTYPES, LOSSES, SIZES, VARIANTS, Case, cases
-from wound_jax.benchmark.figures import table
-from wound_jax.benchmark.session import Plan, Session, write_record
 from wound_jax.errors import UserError
 
 DIMENSIONS = ("cells", "genes", "hidden", "layers", "heads", "set_len", "sets")

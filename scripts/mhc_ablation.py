@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from wound_jax import cli
-from wound_jax.assemble import Run
 from wound_jax.config import load_config
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.evaluation.stability import gradient_spikes, loss_variation
-from wound_jax.loop import Loop
-from wound_jax.runlog import read_metrics
+from wound_jax.training.log import read_metrics
+from wound_jax.training.loop import Loop
+from wound_jax.training.setup import Run
 
 FORMS = {
     "off": ["model.mhc.enable=false"],

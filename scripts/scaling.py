@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from wound_jax import processes
-from wound_jax.assemble import Feed, Run
 from wound_jax.config import RunConfig, load_config
 from wound_jax.data.prepare import prepare
-from wound_jax.sharding import DATA_AXIS, make_devices, place
+from wound_jax.devices import processes
+from wound_jax.devices.mesh import DATA_AXIS, make_devices, place
+from wound_jax.training.setup import Feed, Run
 
 SMALL = (
     "data.source=synthetic",
@@ -32,7 +32,7 @@ SMALL = (
     "data.synthetic.n_genes=1000",
     "data.synthetic.embedding_dim=16",
     "data.cell_set_len=64",
-    "split.kind=animal",
+    "split.kind=replicate",
     "split.controls=shared",
     "model.backbone=gpt2",
     "model.hidden_dim=256",

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext, fit_context
 from wound_jax.evaluation.metrics import score_all
-from wound_jax.evaluation.strata import Stratum
 
 N_GENES = 60
 

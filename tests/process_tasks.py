@@ -7,16 +7,16 @@ from pathlib import Path
 
 import tiny_run
 
-from wound_jax import processes
-from wound_jax.checkpoint import Checkpoints
+from wound_jax.devices import processes
+from wound_jax.devices.mesh import make_devices
 from wound_jax.errors import UserError
-from wound_jax.loop import Loop
-from wound_jax.sharding import make_devices
+from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.loop import Loop
 
 N_STEPS = 10
 RHYTHM = {"log_every": 2, "val_every": 3, "steps_per_dispatch": 2}
 # Without dropout, whose masks differ where a batch is cut into parts.
-PARTS = ("training.accumulate=2", "data.residency=host", "model.dropout=0")
+PARTS = ("training.accumulate=2", "data.location=host", "model.dropout=0")
 
 
 def loop_of(run, folder: Path) -> Loop:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from wound_jax.config import dump_config, load_config
-from wound_jax.evaluation.cell_map import CellMap
-from wound_jax.evaluation.deltas import Deltas
+from wound_jax.evaluation.files import Deltas
+from wound_jax.evaluation.mixing import CellMap
 from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws
@@ -18,9 +18,9 @@ DAYS = ("day10", "day14", "day19")
 GENES = ("Il1b", "Cxcl2", "Tnf", "Ccl2", "Ccl3", "Ccl4", "Il6", "Cxcl1", "Tgfb1", "Krt16", "Arg1")
 N_GENES = 400
 METRICS = ("pearson_delta", "pearson_delta_top100", "mse", "e_distance_ratio")
-BASELINES = ("identity", "global_mean_shift", "type_mean_shift", "ridge_pca")
+BASELINES = ("identity", "global_mean_delta", "type_mean_delta", "ridge_pca")
 # Quality of each method, between no change (0) and perfect (1).
-QUALITY = {"identity": 0.0, "global_mean_shift": 0.35, "type_mean_shift": 0.55, "ridge_pca": 0.6}
+QUALITY = {"identity": 0.0, "global_mean_delta": 0.35, "type_mean_delta": 0.55, "ridge_pca": 0.6}
 
 
 def scores(quality: float) -> dict[str, float]:
@@ -42,8 +42,8 @@ def result(quality: float, rng: np.random.Generator) -> dict[str, Any]:
             "perturbation": "Burn",
             "n_control": 60 + 7 * i,
             "n_treated": 50 + 5 * i,
-            "n_control_animals": 3,
-            "n_treated_animals": 2,
+            "n_control_replicates": 3,
+            "n_treated_replicates": 2,
             "model": scores(float(np.clip(quality + rng.normal(0, 0.12), -0.2, 0.97))),
             "baselines": {n: scores(q + rng.normal(0, 0.04) * (q > 0)) for n, q in QUALITY.items()},
             "ceiling": scores(0.85),
@@ -56,8 +56,8 @@ def result(quality: float, rng: np.random.Generator) -> dict[str, Any]:
     small = {"cell_type": "Neu", "timepoint": "day19", "perturbation": "Burn"}
     return {
         "split": {
-            "kind": "animal", "part": "test", "leaky": False, "animals": ["b1", "b2", "b3"],
-            "n_animals": 3, "shared_controls": 0, "data_fingerprint": "f" * 32,
+            "kind": "replicate", "part": "test", "leaky": False, "replicates": ["b1", "b2", "b3"],
+            "n_replicates": 3, "shared_controls": 0, "data_fingerprint": "f" * 32,
         },
         "strata": strata,
         "skipped": [{**small, "n_control": 12, "n_treated": 9}],
@@ -75,8 +75,8 @@ def biology(quality: float, rng: np.random.Generator) -> dict[str, Any]:
         {
             "score": score, "cell_type": "Mac", "timepoint": day, "perturbation": "Burn",
             "true_change": true, "predicted_change": true * quality + rng.normal(0, 0.02),
-            "low": true - 0.12, "high": true + 0.12, "interval_from": "held-out animals",
-            "n_animals": 3, "sign_right": True if abs(true) > 0.1 else None, "inside": True,
+            "low": true - 0.12, "high": true + 0.12, "interval_from": "held-out replicates",
+            "n_replicates": 3, "sign_right": True if abs(true) > 0.1 else None, "inside": True,
         }
         for score, change in (("pro_inflammatory", (0.5, 0.3, 0.08)), ("repair", (0.1, 0.25, 0.3)))
         for day, true in zip(DAYS, change, strict=True)
@@ -160,8 +160,8 @@ def draws(content: dict[str, Any], rng: np.random.Generator) -> Draws:
     shared = rng.normal(0, 0.02, (1, len(METRICS), 200))
     own = rng.normal(0, 0.01, (len(methods), len(METRICS), 200))
     return Draws(
-        methods=tuple(methods), metrics=METRICS, units="animals", n_units=3, degrees=30,
-        note="3 treated animals, drawn in one group", fingerprint="same",
+        methods=tuple(methods), metrics=METRICS, units="replicates", n_units=3, degrees=30,
+        note="3 treated replicates, drawn in one group", fingerprint="same",
         values=point[..., None] + shared + own, point=point,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from wound_jax import train
 from wound_jax.config import load_config
 from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import simulate
-from wound_jax.run_folder import LoadedRun, load_run
+from wound_jax.prediction.loaded_run import LoadedRun, load_run
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 SHRUNK = [
@@ -37,8 +37,8 @@ SHRUNK = [
     "evaluation.plots=false",
     # The network's own cells, which the tests compute again; test_predict_finished has the rest.
     "prediction.linear_weight=0",
-    "prediction.regress_controls=false",
-    "prediction.count_zeros=false",
+    "prediction.shrink_controls=false",
+    "prediction.round_to_counts=false",
 ]
 EMBEDDING = [
     "data.input=obsm/X_state_baseline",

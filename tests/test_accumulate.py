@@ -9,8 +9,8 @@ import pytest
 import tiny_run
 from compiled_text import loops, talking
 
+from wound_jax.devices.mesh import cut_sets, make_devices
 from wound_jax.errors import UserError
-from wound_jax.sharding import cut_sets, make_devices
 
 # Dropout is drawn for each part; without it the step is the same.
 STILL = ("model.dropout=0", "velocity.enable=true", "loss.name=combined")
@@ -26,14 +26,14 @@ def whole():
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("residency", ["device", "host"])
-def test_parts_make_the_step_of_the_whole_batch(whole, devices, residency):
+@pytest.mark.parametrize("location", ["device", "host"])
+def test_parts_make_the_step_of_the_whole_batch(whole, devices, location):
     """With padding and unequal sets, velocities and their confidences; two devices too."""
     state, metrics = first_steps(
         *STILL,
         "training.accumulate=2",
         f"training.devices={devices}",
-        f"data.residency={residency}",
+        f"data.location={location}",
     )
     expected, of_whole = whole
     for found, one in zip(metrics, of_whole, strict=True):

@@ -1,4 +1,4 @@
-"""Shifts of an unknown type learnt across genes: what is learnt, and from which cells."""
+"""Deltas of an unknown type learnt across genes: what is learnt, and from which cells."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wound_jax.evaluation.across_genes import MIN_TYPES, AcrossGenes, fluctuation
-from wound_jax.evaluation.baselines.learnt import Learnt
-from wound_jax.evaluation.baselines.stacked_linear import StackedLinear
-from wound_jax.evaluation.baselines.training import Training
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.baselines.stacked_linear import StackedLinear
+from wound_jax.baselines.training import Learnt, Training
+from wound_jax.data.strata import Stratum
+from wound_jax.prediction.calibration.across_genes import MIN_TYPES, AcrossGenes, fluctuation
 
 N_GENES = 400
 TYPES = ["Fib", "Ker", "Mac", "Neu", "Tce", "End"]
@@ -61,8 +60,8 @@ def test_a_rule_common_to_all_genes_is_found(seed):
     for place in range(len(TYPES)):
         strata = made_types(seed)
         unknown = strata.pop(place)
-        across_genes.append(error(taught(strata).shift(unknown), unknown))
-        linear.append(error(rules(strata).shift(unknown), unknown))
+        across_genes.append(error(taught(strata).delta(unknown), unknown))
+        linear.append(error(rules(strata).delta(unknown), unknown))
     assert np.all(np.array(across_genes) < linear)
     assert sum(across_genes) < 0.75 * sum(linear)
 
@@ -71,14 +70,14 @@ def test_treated_cells_of_the_unknown_type_are_not_looked_at():
     strata = made_types()
     unknown = strata.pop()
     other = replace(unknown, treated=unknown.treated[:0])
-    np.testing.assert_array_equal(taught(strata).shift(unknown), taught(strata).shift(other))
+    np.testing.assert_array_equal(taught(strata).delta(unknown), taught(strata).delta(other))
 
 
 def test_the_order_of_types_and_genes_means_nothing():
     strata = made_types()
     unknown = strata.pop()
-    shift = taught(strata).shift(unknown)
-    reversed_types = taught(strata[::-1]).shift(unknown)
+    shift = taught(strata).delta(unknown)
+    reversed_types = taught(strata[::-1]).delta(unknown)
     # Trees are drawn from rows in another order: alike, not the same.
     assert np.corrcoef(shift, reversed_types)[0, 1] > 0.97
     order = np.random.default_rng(1).permutation(N_GENES)
@@ -86,21 +85,21 @@ def test_the_order_of_types_and_genes_means_nothing():
         replace(one, control=one.control[:, order], treated=one.treated[:, order])
         for one in (*strata, unknown)
     ]
-    again = taught(mixed[:-1]).shift(mixed[-1])
+    again = taught(mixed[:-1]).delta(mixed[-1])
     assert np.corrcoef(shift[order], again)[0, 1] > 0.97
 
 
-def test_the_same_cells_give_the_same_shift():
+def test_the_same_cells_give_the_same_delta():
     strata = made_types()
     unknown = strata.pop()
-    np.testing.assert_array_equal(taught(strata).shift(unknown), weighed(strata).shift(unknown))
+    np.testing.assert_array_equal(taught(strata).delta(unknown), weighed(strata).delta(unknown))
 
 
 def test_a_unit_of_expression_changes_nothing_but_the_unit():
     """Trees split where values lie, and shifts are in units of their own size."""
     strata = made_types()
     scaled = [replace(one, control=4 * one.control, treated=4 * one.treated) for one in strata]
-    shift, four = (taught(part[:-1]).shift(part[-1]) for part in (strata, scaled))
+    shift, four = (taught(part[:-1]).delta(part[-1]) for part in (strata, scaled))
     assert np.corrcoef(shift, four)[0, 1] > 0.999
     assert np.linalg.norm(four) == pytest.approx(4 * np.linalg.norm(shift), rel=0.01)
 
@@ -122,10 +121,10 @@ def test_perturbations_are_learnt_apart():
     ]
     both, alone = taught([*strata, *reverse]), taught(strata)
     # The components are fitted on other cells, so that likeness is not quite the same.
-    assert np.corrcoef(both.shift(unknown), alone.shift(unknown))[0, 1] > 0.98
-    cold = both.shift(replace(unknown, perturbation="Cold"))
+    assert np.corrcoef(both.delta(unknown), alone.delta(unknown))[0, 1] > 0.98
+    cold = both.delta(replace(unknown, perturbation="Cold"))
     assert error(cold, replace(unknown, treated=1.1 * unknown.control)) < 0.1 * error(
-        both.shift(unknown), replace(unknown, treated=1.1 * unknown.control)
+        both.delta(unknown), replace(unknown, treated=1.1 * unknown.control)
     )
 
 
@@ -136,7 +135,7 @@ def test_a_perturbation_of_few_types_is_left_to_the_linear_rules(n_types):
     unknown = strata.pop()
     both = weighed([*strata, *rare])
     assert both.applies(unknown)
-    assert np.isfinite(both.shift(unknown)).all()
+    assert np.isfinite(both.delta(unknown)).all()
     assert 0.0 < both.weight <= 1.0
     assert not both.applies(replace(unknown, perturbation="Cold"))
 
@@ -152,14 +151,14 @@ def test_days_with_enough_types_stand_by_themselves():
     genes = taught(kept)
     first, second = (one for one in days if one.cell_type == "End")
     for own, other in ((first, second), (second, first)):
-        assert np.corrcoef(genes.shift(own), own.mean_delta)[0, 1] > 0.4
-        assert np.corrcoef(genes.shift(own), other.mean_delta)[0, 1] < 0.0
+        assert np.corrcoef(genes.delta(own), own.mean_delta)[0, 1] > 0.4
+        assert np.corrcoef(genes.delta(own), other.mean_delta)[0, 1] < 0.0
 
 
 def test_fluctuation_is_the_covariance_with_the_direction():
     strata = made_types(n_cells=30)
     stratum, of = strata[0], learnt(strata[1:])
-    shifts = of.examples.shifts
+    shifts = of.examples.deltas
     direction = of.components.axes.T @ (of.components.axes @ shifts.mean(axis=0))
     direction /= np.linalg.norm(direction)
     together = np.cov(stratum.control.T, bias=True)
@@ -169,7 +168,7 @@ def test_fluctuation_is_the_covariance_with_the_direction():
 def test_types_that_do_not_answer_at_all_are_no_trouble():
     strata = [replace(one, treated=one.control.copy()) for one in made_types()]
     unknown = strata.pop()
-    np.testing.assert_array_equal(taught(strata).shift(unknown), 0.0)
+    np.testing.assert_array_equal(taught(strata).delta(unknown), 0.0)
 
 
 def test_its_weight_is_what_it_is_worth_on_types_left_out():
@@ -218,7 +217,7 @@ def test_of_many_perturbations_a_sample_says_what_the_weight_is(monkeypatch):
     assert 0.0 < weighed(many).weight <= 1.0
     assert sorted(grown) == sorted(["P0", "P1", "P2"] * 4)
     grown.clear()
-    monkeypatch.setattr("wound_jax.evaluation.across_genes._MAX_FORESTS", 8)
+    monkeypatch.setattr("wound_jax.prediction.calibration.across_genes._MAX_FORESTS", 8)
     assert 0.0 < weighed(many).weight <= 1.0
     assert len(grown) == 8
     assert len(set(grown)) == 2

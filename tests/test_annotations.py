@@ -22,14 +22,19 @@ def test_columns_are_read_under_the_names_of_the_config():
     labels = tiny_labels(OBS)
     assert len(labels) == len(OBS)
     assert list(labels.names) == list(OBS.index)
-    columns = {"condition": "treatment", "cell_type": "type", "timepoint": "day", "animal": "mouse"}
+    columns = {
+        "condition": "treatment",
+        "cell_type": "type",
+        "timepoint": "day",
+        "replicate": "mouse",
+    }
     for role, column in columns.items():
         assert list(labels.column(role)) == list(OBS[column])
 
 
 def test_a_label_that_the_data_do_not_have_is_empty():
-    labels = tiny_labels(OBS.drop(columns=["day", "mouse"]), timepoint_col=None, animal_col=None)
-    assert set(labels.timepoint) == set(labels.animal) == {""}
+    labels = tiny_labels(OBS.drop(columns=["day", "mouse"]), timepoint_col=None, replicate_col=None)
+    assert set(labels.timepoint) == set(labels.replicate) == {""}
 
 
 def test_cells_without_a_column_of_types_are_of_one_type():
@@ -40,7 +45,7 @@ def test_cells_without_a_column_of_types_are_of_one_type():
 @pytest.mark.parametrize("values", [[1, 2, 3], pd.Categorical([1, 2, 3])])
 def test_numbers_become_text(values):
     obs = OBS.iloc[:3].assign(mouse=values)
-    assert list(tiny_labels(obs).animal) == ["1", "2", "3"]
+    assert list(tiny_labels(obs).replicate) == ["1", "2", "3"]
 
 
 def test_a_missing_column_is_named_with_its_key_and_the_columns_there_are():
@@ -77,7 +82,7 @@ def test_the_control_label_has_to_occur_beside_another():
 def test_take_keeps_labels_of_a_cell_together():
     labels = tiny_labels(OBS)
     index = np.array([7, 3, 3])
-    for role in ("names", "condition", "cell_type", "timepoint", "animal"):
+    for role in ("names", "condition", "cell_type", "timepoint", "replicate"):
         assert list(labels.take(index).column(role)) == list(labels.column(role)[index])
 
 
@@ -110,7 +115,7 @@ LABEL = st.sampled_from(["a", "a\x1fa", "a|a", "b", "10", "2"])
 @given(st.lists(st.tuples(LABEL, LABEL, LABEL), max_size=30), st.data())
 def test_positions_by_are_those_of_a_plain_search(rows, data):
     table = np.array(rows, dtype=object).reshape(-1, 3)
-    labels = Annotations(np.arange(len(rows)), *table.T, animal=np.full(len(rows), "", object))
+    labels = Annotations(np.arange(len(rows)), *table.T, replicate=np.full(len(rows), "", object))
     roles = data.draw(st.permutations(("condition", "cell_type", "timepoint")))
     roles = roles[: data.draw(st.integers(0, 3))]
     cells = np.array(data.draw(st.permutations(range(len(rows)))), dtype=int)
@@ -132,5 +137,5 @@ def test_the_defaults_of_the_config_read_the_columns_of_the_wound_set():
         }
     )
     labels = read_annotations(obs, DataConfig())
-    found = labels.condition, labels.cell_type, labels.timepoint, labels.animal
+    found = labels.condition, labels.cell_type, labels.timepoint, labels.replicate
     assert [str(column[0]) for column in found] == ["Burn", "Ker", "day10", "m1"]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from wound_jax.baselines import BASELINES, Baseline, fit_baselines
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.evaluation.baselines import BASELINES, Baseline, fit_baselines
-from wound_jax.evaluation.strata import Stratum
 
 pytestmark = pytest.mark.blas
 
@@ -33,7 +33,7 @@ def shifted_stratum(
 def noisy_strata(
     types: tuple[str, ...] = ("Fib", "Mac", "Ker", "Neu"), *, n: int = 60
 ) -> list[Stratum]:
-    """Skewed non-negative cells that respond much alike in all types, two animals in each arm."""
+    """Skewed non-negative cells that respond much alike in all types, two replicates an arm."""
     rng = np.random.default_rng(5)
     common = np.where(np.arange(N_GENES) % 3 == 0, 1.5, 0.0) - 0.8 * (np.arange(N_GENES) % 4 == 1)
     strata = []
@@ -43,8 +43,8 @@ def noisy_strata(
             response = common + 0.2 * rng.normal(size=N_GENES)
             control = np.maximum(profile + rng.normal(size=(n, N_GENES)), 0.0)
             treated = np.maximum(profile + response + rng.normal(size=(n, N_GENES)), 0.0)
-            animals = [np.repeat([f"{arm}1", f"{arm}2"], n // 2) for arm in ("sham", "burn")]
-            strata.append(Stratum(cell_type, timepoint, control, treated, "Burn", *animals))
+            replicates = [np.repeat([f"{arm}1", f"{arm}2"], n // 2) for arm in ("sham", "burn")]
+            strata.append(Stratum(cell_type, timepoint, control, treated, "Burn", *replicates))
     return strata
 
 
@@ -56,8 +56,8 @@ def reversed_stratum(stratum: Stratum) -> Stratum:
         stratum.treated,
         stratum.control,
         stratum.perturbation,
-        stratum.treated_animals,
-        stratum.control_animals,
+        stratum.treated_replicates,
+        stratum.control_replicates,
     )
 
 
@@ -65,7 +65,7 @@ def fitted(name: str, training: list[Stratum], non_negative: bool = False) -> Ba
     return fit_baselines(training, non_negative, [name])[name]
 
 
-def shift_of(baseline: Baseline, stratum: Stratum) -> np.ndarray:
+def delta_of(baseline: Baseline, stratum: Stratum) -> np.ndarray:
     """What a baseline adds to the mean control cell."""
     return baseline.predict(stratum).mean(axis=0, dtype=np.float64) - stratum.control_mean
 
@@ -103,19 +103,19 @@ def test_the_delta_points_the_right_way_and_turns_with_the_data(name: str, novel
         pytest.skip("the mean of other types says nothing of what sets a type apart")
     for turn in (lambda stratum: stratum, reversed_stratum):
         test = turn(held_out)
-        delta = shift_of(fitted(name, [turn(s) for s in training], True), test)
+        delta = delta_of(fitted(name, [turn(s) for s in training], True), test)
         assert np.corrcoef(delta, test.mean_delta)[0, 1] > 0.6
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNING if name != "covariate_only"])
 def test_training_reversed_alone_reverses_the_delta(name: str) -> None:
     strata = noisy_strata()
-    delta = shift_of(fitted(name, [reversed_stratum(s) for s in strata[2:]]), strata[0])
+    delta = delta_of(fitted(name, [reversed_stratum(s) for s in strata[2:]]), strata[0])
     assert np.corrcoef(delta, strata[0].mean_delta)[0, 1] < -0.6
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_perturbations_keep_their_own_shifts(name: str) -> None:
+def test_perturbations_keep_their_own_deltas(name: str) -> None:
     training = [
         shifted_stratum(2.0 * sign, cell_type, perturbation=perturbation)
         for perturbation, sign in (("Burn", 1.0), ("Freeze", -1.0))
@@ -126,7 +126,7 @@ def test_perturbations_keep_their_own_shifts(name: str) -> None:
         test = shifted_stratum(0.0, perturbation=perturbation)
         # A displacement leads to one of several cells that are about as near.
         atol = 0.7 if name == "matched_displacement" else 1e-4
-        np.testing.assert_allclose(shift_of(baseline, test), shift, atol=atol)
+        np.testing.assert_allclose(delta_of(baseline, test), shift, atol=atol)
     with pytest.raises(UserError, match="Did you mean 'Freeze'"):
         baseline.predict(shifted_stratum(0.0, perturbation="Freez"))
 
@@ -159,11 +159,11 @@ def test_a_permutation_of_the_training_cells_changes_nothing(name: str) -> None:
     permuted = []
     for s in strata[1:]:
         control, treated = rng.permutation(s.n_control), rng.permutation(s.n_treated)
-        assert s.control_animals is not None
-        assert s.treated_animals is not None
+        assert s.control_replicates is not None
+        assert s.treated_replicates is not None
         arms = s.control[control], s.treated[treated], s.perturbation
-        animals = s.control_animals[control], s.treated_animals[treated]
-        permuted.append(Stratum(s.cell_type, s.timepoint, *arms, *animals))
+        replicates = s.control_replicates[control], s.treated_replicates[treated]
+        permuted.append(Stratum(s.cell_type, s.timepoint, *arms, *replicates))
     predicted = [
         fitted(name, training, True).predict(strata[0]) for training in (strata[1:], permuted)
     ]
@@ -177,7 +177,7 @@ def test_one_training_stratum_and_few_cells_are_enough(name: str) -> None:
         predicted = fitted(name, training).predict(shifted_stratum(0.0, "Neu", "day14", n=3))
         assert predicted.shape == (3, N_GENES)
         assert np.isfinite(predicted).all()
-    single = shift_of(fitted(name, [shifted_stratum(2.0)]), shifted_stratum(0.0, "Neu"))
+    single = delta_of(fitted(name, [shifted_stratum(2.0)]), shifted_stratum(0.0, "Neu"))
     if name in MOVING_ALIKE:
         np.testing.assert_allclose(single, 2.0, atol=1e-4)
 

@@ -6,14 +6,13 @@ from scipy.optimize import minimize
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import Ridge
 
-from wound_jax.evaluation.baselines import BASELINES, fit_baselines
-from wound_jax.evaluation.baselines.folds import folds_of
-from wound_jax.evaluation.baselines.parts import part_sums
-from wound_jax.evaluation.baselines.profiles import Novelty
-from wound_jax.evaluation.baselines.rules import FittedShift, ShiftRule, shift_rules
-from wound_jax.evaluation.baselines.stacked_linear import StackedLinear, weights_of_least_error
-from wound_jax.evaluation.baselines.training import Training
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.baselines import BASELINES, fit_baselines
+from wound_jax.baselines.inner_folds import folds_of
+from wound_jax.baselines.profiles import Novelty
+from wound_jax.baselines.rules import DeltaRule, FittedDelta, delta_rules
+from wound_jax.baselines.stacked_linear import StackedLinear, weights_of_least_error
+from wound_jax.baselines.training import Training, part_sums
+from wound_jax.data.strata import Stratum
 
 pytestmark = pytest.mark.blas
 
@@ -34,9 +33,9 @@ def stratum(
     return Stratum(cell_type, timepoint, control, control + shift, perturbation)
 
 
-def fitted(name: str, training: list[Stratum]) -> FittedShift:
+def fitted(name: str, training: list[Stratum]) -> FittedDelta:
     baseline = fit_baselines(training, False, [name])[name]
-    assert isinstance(baseline, FittedShift)
+    assert isinstance(baseline, FittedDelta)
     return baseline
 
 
@@ -62,10 +61,10 @@ def three_strata() -> list[Stratum]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("global_mean_shift", {("Fib", "day14"): 4.0, ("Neu", "day19"): 4.0}),
-        ("type_mean_shift", {("Fib", "day19"): 2.0, ("Mac", "day14"): 8.0, ("Neu", "day10"): 4.0}),
+        ("global_mean_delta", {("Fib", "day14"): 4.0, ("Neu", "day19"): 4.0}),
+        ("type_mean_delta", {("Fib", "day19"): 2.0, ("Mac", "day14"): 8.0, ("Neu", "day10"): 4.0}),
         (
-            "type_timepoint_mean_shift",
+            "type_timepoint_mean_delta",
             {
                 ("Fib", "day14"): 3.0,
                 ("Fib", "day19"): 2.0,
@@ -79,13 +78,13 @@ def three_strata() -> list[Stratum]:
 def test_mean_shifts_and_what_they_fall_back_on(three_strata, name, expected) -> None:
     baseline = fitted(name, three_strata)
     for (cell_type, day), shift in expected.items():
-        np.testing.assert_allclose(baseline.shift(stratum(cell_type, day, 5.0, 0.0)), shift)
+        np.testing.assert_allclose(baseline.delta(stratum(cell_type, day, 5.0, 0.0)), shift)
 
 
 def test_strata_count_equally_whatever_their_cells(three_strata) -> None:
     few = three_strata[2]
     training = [three_strata[0], Stratum("Mac", "day10", few.control[:2], few.treated[:2], "Burn")]
-    np.testing.assert_allclose(fitted("global_mean_shift", training).shift(few), 4.5)
+    np.testing.assert_allclose(fitted("global_mean_delta", training).delta(few), 4.5)
 
 
 @pytest.mark.parametrize("name", ["ridge_pca", "pls_pca"])
@@ -94,21 +93,21 @@ def test_regressions_on_components_recover_a_linear_shift_of_unseen_types(name) 
     if name == "pls_pca":
         weights = 10.0 * np.outer(weights[0], weights[1])
     baseline = fitted(name, affine_strata(40, 1, weights))
-    constant = fitted("global_mean_shift", affine_strata(40, 1, weights))
+    constant = fitted("global_mean_delta", affine_strata(40, 1, weights))
     for test in affine_strata(5, 2, weights):
-        np.testing.assert_allclose(baseline.shift(test), test.mean_delta, atol=0.02)
-        assert np.abs(constant.shift(test) - test.mean_delta).max() > 0.05
+        np.testing.assert_allclose(baseline.delta(test), test.mean_delta, atol=0.02)
+        assert np.abs(constant.delta(test) - test.mean_delta).max() > 0.05
 
 
 def test_gene_wise_recovers_a_slope_of_each_gene() -> None:
     slopes = np.diag(np.linspace(-1.0, 1.0, N_GENES))
     baseline = fitted("gene_wise", affine_strata(6, 1, slopes))
     for test in affine_strata(3, 2, slopes):
-        np.testing.assert_allclose(baseline.shift(test), test.mean_delta, atol=1e-3)
+        np.testing.assert_allclose(baseline.delta(test), test.mean_delta, atol=1e-3)
 
 
 def additive_strata(left_out: set[tuple[str, str]]) -> tuple[list[Stratum], dict]:
-    """Shifts that are a sum of a term of the type and one of the day."""
+    """Deltas that are a sum of a term of the type and one of the day."""
     rng = np.random.default_rng(3)
     types = ("Fib", "Mac", "Ker", "Neu")
     of_type = dict(zip(types, rng.normal(size=(4, N_GENES)), strict=True))
@@ -126,13 +125,13 @@ def test_additive_ridge_recovers_unseen_combinations() -> None:
     training, strata = additive_strata(missing)
     baseline = fitted("additive_ridge", training)
     for key in missing:
-        np.testing.assert_allclose(baseline.shift(strata[key]), strata[key].mean_delta, atol=0.01)
+        np.testing.assert_allclose(baseline.delta(strata[key]), strata[key].mean_delta, atol=0.01)
 
 
 def test_additive_ridge_drops_the_term_of_an_unseen_type() -> None:
     training, strata = additive_strata({("Mac", day) for day in DAYS})
     baseline = fitted("additive_ridge", training)
-    shifts = [baseline.shift(strata["Mac", day]) for day in DAYS]
+    shifts = [baseline.delta(strata["Mac", day]) for day in DAYS]
     steps = [strata["Fib", day].mean_delta - strata["Fib", "day10"].mean_delta for day in DAYS]
     for shift, step in zip(shifts, steps, strict=True):
         np.testing.assert_allclose(shift - shifts[0], step, atol=0.02)
@@ -144,26 +143,26 @@ def test_kernel_mean_follows_the_nearest_types() -> None:
         *(stratum(f"near{i}", None, near + 0.05 * i, 1.0) for i in range(3)),
         *(stratum(f"far{i}", None, far + 0.05 * i, -1.0) for i in range(3)),
     ]
-    baseline = fitted("kernel_mean_shift", training)
+    baseline = fitted("kernel_mean_delta", training)
     for profile, shift in ((near, 1.0), (far, -1.0)):
         test = stratum("new", None, profile, 0.0)
-        np.testing.assert_allclose(baseline.shift(test), shift, atol=1e-3)
+        np.testing.assert_allclose(baseline.delta(test), shift, atol=1e-3)
 
 
-def test_regressed_mean_takes_out_what_sets_the_control_cells_of_new_animals_apart() -> None:
-    """Control means of animals scatter, their treated means do not: the slope is 0."""
+def test_regressed_mean_takes_out_what_sets_the_control_cells_of_new_replicates_apart() -> None:
+    """Control means of replicates scatter, their treated means do not: the slope is 0."""
     rng = np.random.default_rng(8)
     training = []
     for i, profile in enumerate(random_profiles(4, 8)):
-        animals = np.repeat([f"m{k}" for k in range(4)], 20)
+        replicates = np.repeat([f"m{k}" for k in range(4)], 20)
         scatter = np.repeat(rng.normal(size=(4, N_GENES)), 20, axis=0)
         control = profile + scatter + 0.01 * rng.normal(size=(80, N_GENES))
         treated = profile + 2.0 + 0.01 * rng.normal(size=(80, N_GENES))
-        training.append(Stratum(f"type{i}", None, control, treated, "Burn", animals, animals))
-    baseline = fitted("regressed_mean_shift", training)
+        training.append(Stratum(f"type{i}", None, control, treated, "Burn", replicates, replicates))
+    baseline = fitted("regressed_mean_delta", training)
     assert baseline.settings[Novelty.NONE] == pytest.approx(0.0)
     test = Stratum("type1", None, training[1].control[:20], training[1].treated[:20], "Burn")
-    predicted = test.control_mean + baseline.shift(test)
+    predicted = test.control_mean + baseline.delta(test)
     np.testing.assert_allclose(predicted, training[1].treated.mean(axis=0), atol=1e-6)
 
 
@@ -174,9 +173,9 @@ def test_a_rule_shrinks_to_the_mean_shift_where_the_control_says_nothing() -> No
         for i, profile in enumerate(random_profiles(30, 1))
     ]
     test = stratum("new", None, random_profiles(1, 2)[0], 0.0)
-    constant = fitted("global_mean_shift", training).shift(test)
-    for name in ("ridge_pca", "pls_pca", "gene_wise", "kernel_mean_shift", "additive_ridge"):
-        np.testing.assert_allclose(fitted(name, training).shift(test), constant, atol=0.25)
+    constant = fitted("global_mean_delta", training).delta(test)
+    for name in ("ridge_pca", "pls_pca", "gene_wise", "kernel_mean_delta", "additive_ridge"):
+        np.testing.assert_allclose(fitted(name, training).delta(test), constant, atol=0.25)
 
 
 def test_ridge_is_that_of_scikit_learn_and_its_penalty_has_the_least_left_out_error() -> None:
@@ -184,7 +183,7 @@ def test_ridge_is_that_of_scikit_learn_and_its_penalty_has_the_least_left_out_er
     training = affine_strata(8, 3, weights)
     (test,) = affine_strata(1, 4, weights)
     baseline = fitted("ridge_pca", training)
-    scores, shifts = baseline.training.examples.profiles.scores, baseline.training.examples.shifts
+    scores, shifts = baseline.training.examples.profiles.scores, baseline.training.examples.deltas
 
     def model(rows: np.ndarray, penalty: float) -> Ridge:
         scale = np.square(scores[rows] - scores[rows].mean(axis=0)).sum()
@@ -199,16 +198,16 @@ def test_ridge_is_that_of_scikit_learn_and_its_penalty_has_the_least_left_out_er
     assert chosen == baseline.rule.settings[int(np.argmin(errors))]
     new = baseline.training.profiles([test]).scores
     expected = model(np.ones(8, dtype=bool), chosen).predict(new)[0]
-    np.testing.assert_allclose(baseline.shift(test), expected, rtol=1e-6)
+    np.testing.assert_allclose(baseline.delta(test), expected, rtol=1e-6)
 
 
 def test_pls_is_that_of_scikit_learn_on_the_shifts_themselves() -> None:
     weights = np.random.default_rng(9).normal(size=(N_GENES, N_GENES)) / N_GENES
     training = Training(affine_strata(8, 3, weights))
-    known, shifts = training.examples.profiles, training.examples.shifts
+    known, shifts = training.examples.profiles, training.examples.deltas
     wanted = training.learnt.profiles(affine_strata(3, 4, weights))
     rule = BASELINES["pls_pca"]
-    assert isinstance(rule, ShiftRule)
+    assert isinstance(rule, DeltaRule)
     for n in (1, 2, 3):
         model = PLSRegression(n, scale=False, tol=1e-14, max_iter=10_000)
         expected = model.fit(known.scores, shifts).predict(wanted.scores)
@@ -235,17 +234,17 @@ def test_folds_leave_out_what_they_are_named_after() -> None:
             assert set(novelties) == {novelty}
 
 
-def test_parts_keep_animals_whole_and_add_up() -> None:
+def test_parts_keep_replicates_whole_and_add_up() -> None:
     rng = np.random.default_rng(0)
-    animals = np.array(["m1", "m2", "m3", "m4", "m5"])[np.arange(50) % 5]
+    replicates = np.array(["m1", "m2", "m3", "m4", "m5"])[np.arange(50) % 5]
     cells = rng.normal(size=(50, N_GENES))
-    one = Stratum("Fib", None, cells, cells + 1.0, "Burn", animals, animals)
+    one = Stratum("Fib", None, cells, cells + 1.0, "Burn", replicates, replicates)
     control, treated = part_sums([one])
     assert control.n_parts == treated.n_parts == 4
     np.testing.assert_array_equal(control.counts, [[20, 10, 10, 10]])
-    of_m2 = cells[animals == "m2"].mean(axis=0)
+    of_m2 = cells[replicates == "m2"].mean(axis=0)
     np.testing.assert_allclose(control.only(1).means[0], of_m2)
-    np.testing.assert_allclose(control.without(1).means[0], cells[animals != "m2"].mean(axis=0))
+    np.testing.assert_allclose(control.without(1).means[0], cells[replicates != "m2"].mean(axis=0))
     np.testing.assert_allclose(treated.only(1).means[0], of_m2 + 1.0)
 
 
@@ -267,10 +266,10 @@ def test_the_stack_goes_with_the_rule_that_is_right() -> None:
     slopes = np.diag(np.linspace(-1.0, 1.0, N_GENES))
     stack = StackedLinear.fit(affine_strata(6, 1, slopes), False)
     names = [member.rule.name for member in stack.members]
-    assert names == [rule.name for rule in shift_rules()]
+    assert names == [rule.name for rule in delta_rules()]
     for novelty, weights in stack.weights.items():
         assert weights.sum() == pytest.approx(1.0), novelty
         assert (weights >= 0.0).all(), novelty
     assert stack.weights[Novelty.TYPE][names.index("gene_wise")] > 0.9
     (test,) = affine_strata(1, 2, slopes)
-    np.testing.assert_allclose(stack.shift(test), test.mean_delta, atol=0.2)
+    np.testing.assert_allclose(stack.delta(test), test.mean_delta, atol=0.2)

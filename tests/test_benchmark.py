@@ -5,10 +5,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from benchmarking.case import SIZES, Case, cases, overrides, peers_of
+from benchmarking.figures import line, paired, ratios, summary, table
+from benchmarking.worker import Quiet
 
-from wound_jax.benchmark.case import SIZES, Case, cases, overrides, peers_of
-from wound_jax.benchmark.figures import line, paired, ratios, summary, table
-from wound_jax.benchmark.worker import Quiet
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
 

@@ -18,26 +18,26 @@ from test_biology_wound import (
     wound,
 )
 
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.biology import wound_markers
 from wound_jax.evaluation.biology.differential import differential, fit_prior
 from wound_jax.evaluation.biology.gene_sets import WOUND_MARKERS
-from wound_jax.evaluation.strata import Stratum
 
 N_GENES = 3000
 
 
-def animals_stratum(
-    rng: np.random.Generator, n_animals: int, *, paired: bool = False, shift: float = 0.0
+def replicates_stratum(
+    rng: np.random.Generator, n_replicates: int, *, paired: bool = False, shift: float = 0.0
 ) -> Stratum:
-    """Ten cells an animal; animals differ by gene, by a spread that differs between genes."""
+    """Ten cells a replicate; replicates differ by gene, by a spread that differs between genes."""
     spread = np.sqrt(0.04 * 6 / rng.chisquare(6, N_GENES))
 
     def arm(name: str, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean = base + spread * rng.normal(size=(n_animals, N_GENES))
-        cells = np.repeat(mean, 10, axis=0) + 0.1 * rng.normal(size=(10 * n_animals, N_GENES))
-        return cells, np.repeat([f"{name}{i}" for i in range(n_animals)], 10)
+        mean = base + spread * rng.normal(size=(n_replicates, N_GENES))
+        cells = np.repeat(mean, 10, axis=0) + 0.1 * rng.normal(size=(10 * n_replicates, N_GENES))
+        return cells, np.repeat([f"{name}{i}" for i in range(n_replicates)], 10)
 
-    own = 2 * rng.normal(size=(n_animals, N_GENES)) if paired else np.zeros(N_GENES)
+    own = 2 * rng.normal(size=(n_replicates, N_GENES)) if paired else np.zeros(N_GENES)
     control, c = arm("m" if paired else "c", own)
     treated, t = arm("m" if paired else "t", own + shift)
     return Stratum("Ker", None, control, treated, "Burn", c, t)
@@ -61,23 +61,23 @@ def test_variances_that_differ_by_sampling_alone_are_taken_as_one():
 
 
 @pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("n_animals", [3, 5])
-def test_p_values_are_uniform_without_an_effect(n_animals, paired):
-    found = differential(animals_stratum(np.random.default_rng(1), n_animals, paired=paired))
-    assert found.unit == "animals"
+@pytest.mark.parametrize("n_replicates", [3, 5])
+def test_p_values_are_uniform_without_an_effect(n_replicates, paired):
+    found = differential(replicates_stratum(np.random.default_rng(1), n_replicates, paired=paired))
+    assert found.unit == "replicates"
     assert stats.kstest(found.p_value, "uniform").pvalue > 0.01
     assert np.mean(found.p_value < 0.01) == pytest.approx(0.01, abs=0.005)
 
 
-def test_moderation_finds_more_than_students_t_on_the_same_animals():
-    stratum = animals_stratum(np.random.default_rng(2), 3, shift=0.6)
+def test_moderation_finds_more_than_students_t_on_the_same_replicates():
+    stratum = replicates_stratum(np.random.default_rng(2), 3, shift=0.6)
     found = differential(stratum).p_value < 0.001
     means = [arm.reshape(3, 10, -1).mean(axis=1) for arm in (stratum.treated, stratum.control)]
     students = np.asarray(stats.ttest_ind(*means)[1]) < 0.001
     assert found.mean() > 2 * students.mean()
 
 
-def test_one_animal_an_arm_is_tested_by_cells():
+def test_one_replicate_an_arm_is_tested_by_cells():
     rng = np.random.default_rng(3)
     control, treated = rng.normal(size=(30, 50)), rng.normal(0.5, 2.0, size=(20, 50))
     control[:, 0] = treated[:, 0] = 1.0
@@ -89,7 +89,7 @@ def test_one_animal_an_arm_is_tested_by_cells():
     assert found.p_value[0] == 1.0
 
 
-@pytest.mark.parametrize(("mice", "unit"), [("all", "animals"), ("test", "cells")])
+@pytest.mark.parametrize(("mice", "unit"), [("all", "replicates"), ("test", "cells")])
 def test_burnt_cells_are_accepted_and_wrong_ones_are_not(mice, unit):
     found = cases(mice)
     predictions = {
@@ -117,9 +117,9 @@ def test_genes_that_qualify_move_the_registered_way_in_truth():
     told = wound().truth.adata
     effect = []
     for case in found:
-        animals = case.stratum.control_animals
-        assert animals is not None
-        rows = np.isin(told.obs["mouse_id"].astype(str), animals)
+        replicates = case.stratum.control_replicates
+        assert replicates is not None
+        rows = np.isin(told.obs["mouse_id"].astype(str), replicates)
         rows &= (told.obs["cell_types_simple_short"] == case.stratum.cell_type).to_numpy()
         layers = (dense(told.layers[name])[rows] for name in ("mean", "control_mean"))
         mean, control = (cells.mean(axis=0) for cells in layers)
@@ -163,8 +163,8 @@ def test_no_registered_gene_stands_for_another():
 
 def test_a_wound_the_other_way_round_contradicts():
     swapped = [
-        Stratum(s.cell_type, s.timepoint, s.treated, s.control, "Burn", s.treated_animals,
-                s.control_animals)
+        Stratum(s.cell_type, s.timepoint, s.treated, s.control, "Burn", s.treated_replicates,
+                s.control_replicates)
         for s in strata(cases())
     ]  # fmt: skip
     plain = wound_markers(strata(cases()), truth(cases()), genes())

@@ -19,17 +19,17 @@ from test_biology_wound import (
     truth,
 )
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.biology import polarisation
-from wound_jax.evaluation.biology.animal_interval import (
-    AnimalChanges,
-    animal_changes,
-    animal_intervals,
+from wound_jax.evaluation.biology.differential import (
+    ReplicateChanges,
     cell_interval,
+    replicate_changes,
+    replicate_intervals,
 )
-from wound_jax.evaluation.biology.gene_score import fit_gene_score
 from wound_jax.evaluation.biology.gene_sets import POLARISATION, find_genes
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.biology.polarisation import fit_gene_score
 
 WRONG = {"identity": identity, "collapsed": collapsed, "reversed": reversed_}
 
@@ -86,44 +86,49 @@ def test_a_shift_of_all_genes_is_no_score():
 
 def test_intervals_pool_the_spread_of_the_days():
     days = [{"a": 1.0, "b": 1.4, "c": 0.9}, {"d": -0.2, "e": 0.1}]
-    found = animal_intervals([AnimalChanges(day, frozenset("xy")) for day in days], 0.05, "animals")
+    found = replicate_intervals(
+        [ReplicateChanges(day, frozenset("xy")) for day in days], 0.05, "replicates"
+    )
     assert found is not None
     spread = np.sqrt((0.14 + 0.045) / 3)
     for interval, mean, n, sign in zip(found, (1.1, -0.05), (3, 2), (1, 0), strict=True):
         reach = stats.t.ppf(0.975, 3) * spread * np.sqrt(1 + 1 / n)
         assert (interval.low, interval.high) == pytest.approx((mean - reach, mean + reach))
-        assert (interval.sign, interval.n_animals) == (sign, n)
+        assert (interval.sign, interval.n_replicates) == (sign, n)
 
 
-def test_a_further_animal_falls_outside_as_often_as_stated():
+def test_a_further_replicate_falls_outside_as_often_as_stated():
     rng = np.random.default_rng(0)
     outside = []
     for _ in range(2000):
         days = [rng.normal(day, 0.3, 4) for day in range(3)]
         seen = [
-            AnimalChanges(dict(zip("abc", day[:3], strict=True)), frozenset("x")) for day in days
+            ReplicateChanges(dict(zip("abc", day[:3], strict=True)), frozenset("x")) for day in days
         ]
-        found = animal_intervals(seen, 0.1, "animals")
+        found = replicate_intervals(seen, 0.1, "replicates")
         assert found is not None
         outside += [not i.low <= day[3] <= i.high for i, day in zip(found, days, strict=True)]
     assert np.mean(outside) == pytest.approx(0.1, abs=0.015)
 
 
-def test_too_few_animals_have_no_interval():
-    lonely = [AnimalChanges({"a": 1.0}, frozenset("x"))] * 3
-    assert animal_intervals(lonely, 0.05, "animals") is None
-    absent = [AnimalChanges({"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.5}, frozenset("x"))]
-    assert animal_intervals(absent, 0.05, "animals") is not None
-    assert animal_intervals([*absent, AnimalChanges({}, frozenset())], 0.05, "animals") is None
+def test_too_few_replicates_have_no_interval():
+    lonely = [ReplicateChanges({"a": 1.0}, frozenset("x"))] * 3
+    assert replicate_intervals(lonely, 0.05, "replicates") is None
+    absent = [ReplicateChanges({"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.5}, frozenset("x"))]
+    assert replicate_intervals(absent, 0.05, "replicates") is not None
+    assert (
+        replicate_intervals([*absent, ReplicateChanges({}, frozenset())], 0.05, "replicates")
+        is None
+    )
 
 
-def test_animals_with_both_arms_are_their_own_controls():
-    animals = np.repeat(["m1", "m2", "m3"], [20, 20, 4])
+def test_replicates_with_both_arms_are_their_own_controls():
+    replicates = np.repeat(["m1", "m2", "m3"], [20, 20, 4])
     zeros = np.zeros((44, 1))
-    stratum = Stratum("Mac", None, zeros, zeros, "Burn", animals, animals)
+    stratum = Stratum("Mac", None, zeros, zeros, "Burn", replicates, replicates)
     control = np.repeat([1.0, 5.0, 9.0], [20, 20, 4])
-    changes = animal_changes(stratum, control, control + 2)
-    assert changes.by_animal == {"m1": 2.0, "m2": 2.0}
+    changes = replicate_changes(stratum, control, control + 2)
+    assert changes.by_replicate == {"m1": 2.0, "m2": 2.0}
     assert not changes.controls
 
 
@@ -140,8 +145,8 @@ def test_cell_interval_covers_the_change_of_another_sample():
 @pytest.mark.parametrize(
     ("mice", "training", "source"),
     [
-        ("all", False, "held-out animals"),
-        ("test", True, "held-out and training animals"),
+        ("all", False, "held-out replicates"),
+        ("test", True, "held-out and training replicates"),
         ("test", False, "cells"),
     ],
 )
@@ -158,7 +163,9 @@ def test_burnt_cells_are_accepted_and_wrong_ones_are_not(mice, training, source)
     assert answers["identity"]["signs_right"] == answers["reversed"]["signs_right"] == 0
     assert json.loads(json.dumps(answers["truth"])) == answers["truth"]
     said = " ".join(answers["truth"]["notes"])
-    assert ("training animals were added" in said) == (source == "held-out and training animals")
+    assert ("training replicates were added" in said) == (
+        source == "held-out and training replicates"
+    )
     assert ("made of cells" in said) == (source == "cells")
 
 
@@ -170,10 +177,10 @@ def test_intervals_hold_jointly():
     _, _, score = macrophage_score(seed=0)
     squares, means = 0.0, []
     for stratum in own:
-        animals = stratum.treated_animals
-        assert animals is not None
+        replicates = stratum.treated_replicates
+        assert replicates is not None
         cells = score(stratum.treated)
-        each = np.array([cells[animals == name].mean() for name in np.unique(animals)])
+        each = np.array([cells[replicates == name].mean() for name in np.unique(replicates)])
         squares += np.square(each - each.mean()).sum()
         means.append((each.mean() - score(stratum.control).mean(), len(each)))
     spread = np.sqrt(squares / 5)
@@ -222,8 +229,8 @@ def test_labels_by_hand_and_human_symbols_give_the_same():
             s.control,
             s.treated,
             s.perturbation,
-            s.control_animals,
-            s.treated_animals,
+            s.control_replicates,
+            s.treated_replicates,
         )
         for s in strata(found)
     ]

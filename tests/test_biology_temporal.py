@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from test_biology_wound import KINDS, cases, collapsed, identity, reversed_, strata
 
-from wound_jax.evaluation.baselines import BASELINES
+from wound_jax.baselines import BASELINES
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.biology import temporal_coherence
-from wound_jax.evaluation.strata import Stratum
 
 N_GENES, N_CELLS = 80, 60
 DAYS = ("day10", "day14", "day19")
@@ -236,9 +236,9 @@ def test_where_it_does_not_apply_it_says_why():
     test = [s for s in found if s.timepoint == "day14"]
     training = [s for s in found if s.timepoint != "day14"]
     cells = [told()(s) for s in test]
-    other = temporal_coherence(test, cells, training, split_kind="animal")
+    other = temporal_coherence(test, cells, training, split_kind="replicate")
     assert not other["applicable"]
-    assert "split.kind=animal" in other["reason"]
+    assert "split.kind=replicate" in other["reason"]
     ends = judge(found, told(), held_out="day19")
     assert "no held-out day lies between" in ends["reason"]
     half = temporal_coherence(test, cells, training, split_kind="timepoint")
@@ -278,7 +278,7 @@ def test_wrong_cells_are_not(wound_days, predict):
     assert not judge(wound_days, lambda s: cells[id(s)])["accepted"]
 
 
-@pytest.mark.parametrize("name", ["type_mean_shift", "type_timepoint_mean_shift"])
+@pytest.mark.parametrize("name", ["type_mean_delta", "type_timepoint_mean_delta"])
 def test_the_mean_shift_of_the_other_days_is_not_accepted(wound_days, name):
     training = [s for s in wound_days if s.timepoint != "day14"]
     fitted = BASELINES[name].fit(training, True)

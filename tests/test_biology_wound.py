@@ -14,23 +14,24 @@ import pandas as pd
 import pytest
 
 from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.strata import Stratum
 from wound_jax.data.synthetic import SyntheticWound, simulate
 from wound_jax.data.synthetic.markers import MARKERS, TYPES
 from wound_jax.errors import UserError
-from wound_jax.evaluation.biology.cell_types import families_of, is_macrophage
 from wound_jax.evaluation.biology.gene_sets import (
     MISLEADING,
     POLARISATION,
     WOUND_MARKERS,
+    families_of,
     find_genes,
+    is_macrophage,
     signs_in,
 )
-from wound_jax.evaluation.strata import Stratum
 
 TYPE = "cell_types_simple_short"
 DAYS = ("day10", "day14", "day19")
 KINDS = ("Ker", "Fib", "Neu", "Mac")
-# Animals that a split by animal would hold out: one of each condition and day.
+# Replicates that a split by replicate would hold out: one of each condition and day.
 TEST_MICE = tuple(f"{condition}_{day}_m1" for condition in ("Burn", "Sham") for day in DAYS)
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from wound_jax.evaluation.ceiling import ceiling_scores, ceiling_sources, spearman_brown
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.distances import energy_distance
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources, spearman_brown
 
 pytestmark = pytest.mark.blas
 
@@ -16,14 +16,14 @@ N_GENES = 300
 
 def stratum(
     treated: np.ndarray,
-    animals: list[str] | np.ndarray | None = None,
+    replicates: list[str] | np.ndarray | None = None,
     *,
     cell_type: str = "Fib",
     timepoint: str = "day10",
     n_control: int = 30,
 ) -> Stratum:
     control = np.random.default_rng(0).normal(size=(n_control, treated.shape[1]))
-    of_cells = None if animals is None else np.asarray(animals)
+    of_cells = None if replicates is None else np.asarray(replicates)
     return Stratum(cell_type, timepoint, control, treated, "Burn", None, of_cells)
 
 
@@ -47,7 +47,7 @@ def kinds(strata: list[Stratum], training: list[Stratum]) -> list[str | None]:
     return [None if source is None else source.kind for source in sources]
 
 
-def test_replicates_are_other_animals_of_the_same_labels() -> None:
+def test_replicates_are_other_replicates_of_the_same_labels() -> None:
     test = stratum(constant(1.0, 20), ["m1"] * 20)
     training = [
         stratum(constant(2.0, 40), ["m1"] * 20 + ["m2"] * 20),
@@ -64,10 +64,10 @@ def test_replicates_are_other_animals_of_the_same_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    "animals", [None, ["m1"] * 20], ids=["animals unknown", "the same animal in training"]
+    "replicates", [None, ["m1"] * 20], ids=["replicates unknown", "the same replicate in training"]
 )
-def test_what_is_not_known_to_be_another_animal_is_no_replicate(animals) -> None:
-    test = stratum(np.arange(80.0).reshape(20, 4), animals)
+def test_what_is_not_known_to_be_another_replicate_is_no_replicate(replicates) -> None:
+    test = stratum(np.arange(80.0).reshape(20, 4), replicates)
     assert kinds([test], [test]) == ["split-half"]
     calls: list = []
     ceiling_scores(ceiling_sources([test], [test]), recorded(calls), n_splits=3)
@@ -81,9 +81,9 @@ def test_what_is_not_known_to_be_another_animal_is_no_replicate(animals) -> None
         np.testing.assert_array_equal(truth.control, test.control)
 
 
-def test_halves_keep_animals_whole_where_they_have_enough_cells() -> None:
-    animals = np.repeat(["m1", "m2", "m3", "m4"], [30, 5, 20, 25])
-    test = stratum(np.repeat([[1.0], [2.0], [3.0], [4.0]], [30, 5, 20, 25], axis=0), animals)
+def test_halves_keep_replicates_whole_where_they_have_enough_cells() -> None:
+    replicates = np.repeat(["m1", "m2", "m3", "m4"], [30, 5, 20, 25])
+    test = stratum(np.repeat([[1.0], [2.0], [3.0], [4.0]], [30, 5, 20, 25], axis=0), replicates)
     calls: list = []
     ceiling_scores(ceiling_sources([test], []), recorded(calls), n_splits=10)
     splits = set()
@@ -91,14 +91,14 @@ def test_halves_keep_animals_whole_where_they_have_enough_cells() -> None:
         first, second = set(cells[:, 0]), set(truth.treated[:, 0])
         assert first | second == {1.0, 2.0, 3.0, 4.0}
         assert not first & second
-        assert truth.treated_animals is not None
-        assert len(truth.treated_animals) == truth.n_treated
+        assert truth.treated_replicates is not None
+        assert len(truth.treated_replicates) == truth.n_treated
         assert 20 <= truth.n_treated <= 60
         splits.add(frozenset(first))
     assert len(splits) > 1, "splits differ"
 
 
-def test_an_animal_of_few_cells_makes_no_half() -> None:
+def test_an_replicate_of_few_cells_makes_no_half() -> None:
     test = stratum(np.arange(160.0).reshape(40, 4), ["m1"] * 37 + ["m2"] * 3)
     calls: list = []
     ceiling_scores(ceiling_sources([test], []), recorded(calls), n_splits=1)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.cell_eval import run_cell_eval, write_pair
-from wound_jax.evaluation.strata import Stratum
 
 GENES = ["Cd86", "Mrc1", "Il1b"]
 

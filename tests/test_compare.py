@@ -9,12 +9,12 @@ import pytest
 import tiny_run
 
 from wound_jax import compare
-from wound_jax.comparison import training
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
-from wound_jax.interruption import HeldInterrupt
-from wound_jax.run_folder import load_run
-from wound_jax.runlog import read_metrics
+from wound_jax.experiments import training
+from wound_jax.prediction.loaded_run import load_run
+from wound_jax.training.log import read_metrics
+from wound_jax.training.loop import HeldInterrupt
 
 N_STEPS = 6
 SHARED = [
@@ -123,8 +123,8 @@ def test_finished_runs_are_left_as_they_are(made, capsys, monkeypatch):
     def refuse(*given, **more):
         raise AssertionError("nothing is to be trained, no cells are to be read")
 
-    monkeypatch.setattr("wound_jax.comparison.schedule.train_job", refuse)
-    monkeypatch.setattr("wound_jax.comparison.cells.prepare", refuse)
+    monkeypatch.setattr("wound_jax.experiments.schedule.train_job", refuse)
+    monkeypatch.setattr("wound_jax.experiments.shared_cells.prepare", refuse)
     table = (made / "out" / "table.txt").read_text()
     assert run(made) == 0
     out, err = capsys.readouterr()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tiny_run
 
-from wound_jax.comparison.agreement import between_data, require_agreement
-from wound_jax.comparison.cells import SharedCells, cells_key
-from wound_jax.comparison.schedule import jobs
-from wound_jax.comparison.timing import SeedTiming, Timing, time_seeds
 from wound_jax.errors import UserError
+from wound_jax.experiments.agreement import between_data, require_agreement
+from wound_jax.experiments.schedule import jobs
+from wound_jax.experiments.shared_cells import SharedCells, cells_key
+from wound_jax.experiments.timing import SeedTiming, Timing, time_seeds
 
 
 def test_what_is_allowed_to_differ_is_noted():
@@ -20,7 +20,9 @@ def test_what_is_allowed_to_differ_is_noted():
     with pytest.raises(UserError, match="allow-different genes"):
         require_agreement(sides, between_data, ["split"])
     lines = require_agreement(sides, between_data, ["split", "genes", "scale"])
-    assert lines[0].startswith("a and b differ in their split: animal and animal; not the same")
+    assert lines[0].startswith(
+        "a and b differ in their split: replicate and replicate; not the same"
+    )
     assert (
         lines[1]
         == "a and c differ in their genes: 300 and 200 genes, not the same (200 in common)."

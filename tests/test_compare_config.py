@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from wound_jax.compare import main
-from wound_jax.comparison.spec import load_spec
-from wound_jax.comparison.variants import config_differences, plan_variants, require_own_folders
 from wound_jax.config import RunConfig, dump_config
 from wound_jax.config.load import schema_keys, value_at
 from wound_jax.errors import UserError
+from wound_jax.experiments.spec import load_spec
+from wound_jax.experiments.variants import config_differences, plan_variants, require_own_folders
 
 PHASES = Path(__file__).resolve().parents[1] / "configs" / "compare_phases.yaml"
 HEAD = "name: x\nseeds: [1, 2]\n"
@@ -167,7 +167,7 @@ def test_the_shipped_phases_differ_in_their_parts_and_in_nothing_else(name):
     assert (spec.name, spec.folder) == (name, Path("runs") / name)
     assert len(spec.seeds) >= 3
     first = variants["full"]
-    assert first.split.kind == "animal"
+    assert first.split.kind == "replicate"
     for config in variants.values():
         assert config.training.max_steps == 20
         for difference in config_differences(first, config):

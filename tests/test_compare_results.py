@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wound_jax.comparison.figures import VariantFigures, variant_difference
-from wound_jax.comparison.finished import FinishedRun, FinishedVariant, group_runs
-from wound_jax.comparison.results import Comparison
-from wound_jax.comparison.tables import render, write_comparison
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws
+from wound_jax.experiments.figures import VariantFigures, variant_difference
+from wound_jax.experiments.finished import FinishedRun, FinishedVariant, group_runs
+from wound_jax.experiments.results import Comparison
+from wound_jax.experiments.tables import render, write_comparison
 
 METRICS = ("pearson_delta", "mse")
 BASELINES = {
@@ -34,8 +34,8 @@ def made_draws(pearson: float, mse: float, fingerprint: str) -> Draws:
     own = np.zeros((3, 2, N_DRAWS))
     own[0] = rng.normal(0, 0.001, (2, N_DRAWS))
     return Draws(
-        methods=("model", *BASELINES), metrics=METRICS, units="animals", n_units=4, degrees=30,
-        note="4 treated animals, drawn in one group", fingerprint=fingerprint,
+        methods=("model", *BASELINES), metrics=METRICS, units="replicates", n_units=4, degrees=30,
+        note="4 treated replicates, drawn in one group", fingerprint=fingerprint,
         values=point[..., None] + shared + own, point=point,
     )  # fmt: skip
 
@@ -95,7 +95,8 @@ def test_the_best_baseline_and_the_difference_follow_the_metric(pair):
     assert one.best_baseline("hits") is None
     gap = one.over_baseline("pearson_delta")
     np.testing.assert_allclose(gap.value, 0.1)
-    # Animals move model and baseline alike, so the paired interval is a hundredth of the model's.
+    # Replicates move model and baseline alike, so the paired interval is a hundredth of the
+    # model's.
     assert 0 < gap.high - gap.low < 0.01
     low, high = one.interval("pearson_delta")
     assert high - low > 0.3
@@ -145,7 +146,7 @@ def test_the_files(pair, tmp_path):
         (m, v) for m in (*METRICS, "hits") for v in ("first", "second")
     ]
     row = rows[3]
-    assert (row["best_baseline"], row["units"], row["n_units"]) == ("ridge", "animals", "4")
+    assert (row["best_baseline"], row["units"], row["n_units"]) == ("ridge", "replicates", "4")
     found = [float(row[key]) for key in ("model", "model_sd", "baseline", "difference", "ceiling")]
     np.testing.assert_allclose(found, [0.02, 0.02, 0.02, 0.0, 0.01], atol=1e-12)
     assert rows[1]["ceiling"] == rows[5]["best_baseline"] == ""

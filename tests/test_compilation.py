@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from wound_jax.compilation import VARIABLE, cache_folder
+from wound_jax.devices.compilation import VARIABLE, cache_folder
 
 # A loop long enough to be worth keeping; prints the folder and how often the cache was hit.
 PROGRAM = """
-import jax, wound_jax.compilation as c
+import jax, wound_jax.devices.compilation as c
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 c.SECONDS_WORTH_KEEPING = 0.0

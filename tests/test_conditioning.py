@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from wound_jax.config.schema import ModelConfig, ScalarConfig
-from wound_jax.data.days import day_of, days_of, require_days
 from wound_jax.data.scalars import fit_scalars, read_scalars
+from wound_jax.data.timepoints import day_of, days_of, require_days
 from wound_jax.errors import UserError
 from wound_jax.models.functional import init_model, predict
 from wound_jax.models.set_transformer import ModelDims, SetInputs
@@ -31,7 +31,7 @@ def _inputs(code: int = 0, day: float = 10.0, scalars=None) -> SetInputs:
         mask=jnp.ones((1, 4), bool),
         perturbation=jnp.zeros(1, int),
         timepoint=jnp.array([code]),
-        animal=jnp.zeros((1, 4), int),
+        replicate=jnp.zeros((1, 4), int),
         day=jnp.array([day], jnp.float32),
         scalars=scalars,
     )

@@ -134,13 +134,14 @@ def test_an_unknown_key_names_the_nearest_of_all_keys(key, nearest):
 def test_each_mistake_is_one_line_with_the_file_it_comes_from(write):
     base = write("base.yaml", "modle: {heads: 2}\nmodel: {hidden_dim: 0, layers: 0}\n")
     path = write("top.yaml", "extends: base.yaml\nmodel: {layers: x}\ndata: {batch_size: 3}\n")
-    assert sorted(mistakes(path, "split.kind=animals")) == [
+    assert sorted(mistakes(path, "split.kind=replicates")) == [
         f"{base}: model.hidden_dim: got 0, expected an integer >= 1.",
         f"{base}: unknown config key 'modle'. Did you mean 'model'?",
         f"{path}: model.layers: got x, expected an integer >= 1.",
         f"{path}: unknown config key 'data.batch_size'. Did you mean 'training.batch_size'?",
-        "command line: split.kind: got animals, expected one of 'random', 'animal', 'timepoint', "
-        "'celltype', 'fewshot'. Did you mean 'animal'?",
+        "command line: split.kind: got replicates, expected one of 'random', 'replicate', "
+        "'timepoint', "
+        "'celltype', 'fewshot'. Did you mean 'replicate'?",
     ]
 
 
@@ -176,7 +177,7 @@ def test_dots_in_a_file_are_refused(write):
         (
             "data.match_on=[cell, timepoint]",
             "got [cell, timepoint], expected a list, each item one of 'cell_type', 'timepoint', "
-            "'animal'. Did you mean 'cell_type'?",
+            "'replicate'. Did you mean 'cell_type'?",
         ),
         (
             "data.control=3",

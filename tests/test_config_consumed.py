@@ -73,10 +73,10 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
         ("split.fewshot_fraction=0.2", "split.fewshot_fraction=0.2", "split.kind is random",
          "split.kind=fewshot"),
         ("split.test=[a]", "split.test=[a]", "split.kind is random",
-         "split.kind=celltype (or animal, timepoint, fewshot)"),
+         "split.kind=celltype (or replicate, timepoint, fewshot)"),
         ("split.val=[]", "split.val=[]", "split.kind is random",
-         "split.kind=celltype (or animal, timepoint, fewshot)"),
-        ("split.kind=animal split.test=[a] split.test_fraction=0.2", "split.test_fraction=0.2",
+         "split.kind=celltype (or replicate, timepoint, fewshot)"),
+        ("split.kind=replicate split.test=[a] split.test_fraction=0.2", "split.test_fraction=0.2",
          "split.test is [a]", "split.test=null"),
         ("split.kind=fewshot split.test=[a] split.val=[b] split.val_fraction=0.1",
          "split.val_fraction=0.1", "split.val is [b]", "split.val=null"),
@@ -96,7 +96,7 @@ def test_a_set_key_whose_switch_is_off_is_an_error(overrides, key, switch, fix):
         "data.source=synthetic data.synthetic.seed=1",
         "data.path=a.h5ad",
         "data.input=obsm/A model.decoder.enable=true data.genes=layers/counts",
-        "data.input=obsm/A model.decoder.enable=true prediction.count_zeros=true",
+        "data.input=obsm/A model.decoder.enable=true prediction.round_to_counts=true",
         "model.kv_heads=2",
         "training.weight_decay=0.1",
         "split.test_fraction=0.2 split.val_fraction=0.2",
@@ -126,7 +126,7 @@ def test_own_keys_are_judged_and_inherited_ones_are_not(tmp_path):
 
 def test_an_inherited_key_without_effect_neither_blocks_nor_contradicts_another(tmp_path):
     base = tmp_path / "base.yaml"
-    base.write_text("split: {kind: animal, test: [a]}\nmodel: {kv_heads: 3, heads: 6}\n")
+    base.write_text("split: {kind: replicate, test: [a]}\nmodel: {kv_heads: 3, heads: 6}\n")
     heir = tmp_path / "heir.yaml"
     heir.write_text(
         "extends: base.yaml\nsplit: {kind: random, test_fraction: 0.2}\n"
@@ -177,14 +177,20 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
             "data.input=obsm/A model.decoder.enable=true data.genes=obsm/B",
             "data.genes=obsm/B: expected a gene matrix, X or layers/NAME.",
         ),
-        ("data.match_on=[animal] data.animal_col=", "set data.animal_col=COLUMN or take animal"),
-        ("split.kind=animal data.animal_col=", "split.kind=animal needs .* data.animal_col=COLUMN"),
+        (
+            "data.match_on=[replicate] data.replicate_col=",
+            "set data.replicate_col=COLUMN or take replicate",
+        ),
+        (
+            "split.kind=replicate data.replicate_col=",
+            "split.kind=replicate needs .* data.replicate_col=COLUMN",
+        ),
         ("split.kind=celltype data.cell_type_col=", "celltype needs .* data.cell_type_col=COLUMN"),
         ("split.kind=fewshot split.test=[a] data.cell_type_col=", "data.cell_type_col=COLUMN"),
         ("split.kind=timepoint data.timepoint_col=", "set data.timepoint_col=COLUMN"),
         ("split.kind=fewshot", r"needs the types by name: set split.test=\[CELL TYPE, ...\]"),
         ("split.kind=fewshot split.test=[]", "needs the types by name"),
-        ("split.kind=animal split.test=[]", r"split.test=\[\] names nothing .* split.test=null"),
+        ("split.kind=replicate split.test=[]", r"split.test=\[\] names nothing .* split.test=null"),
         (
             "split.test_fraction=0.5 split.val_fraction=0.5",
             r"^split.test_fraction=0.5 \+ split.val_fraction=0.5 is 1, .* expected a sum below 1",
@@ -198,8 +204,9 @@ def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
         ("model.timepoint_embedding=categorical data.timepoint_col=", "data.timepoint_col is null"),
         ("training.max_epochs=", "training.max_epochs and training.max_steps are both null"),
         (
-            "prediction.count_zeros=true data.input=obsm/A",
-            "data.input=obsm/A, an embedding: set prediction.count_zeros=false, or model.decoder",
+            "prediction.round_to_counts=true data.input=obsm/A",
+            "data.input=obsm/A, an embedding: set prediction.round_to_counts=false, or "
+            "model.decoder",
         ),
         (
             "prediction.across_genes=true prediction.linear_weight=auto data.input=obsm/A",

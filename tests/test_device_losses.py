@@ -10,9 +10,9 @@ import pytest
 import tiny_run
 from compiled_text import loops, talking
 
+from wound_jax.devices.mesh import Devices, make_devices, per_device
 from wound_jax.losses import make_loss
 from wound_jax.losses.velocity import transport_rows
-from wound_jax.sharding import Devices, make_devices, per_device
 
 
 def _sets(n_sets: int = 4):

@@ -12,12 +12,12 @@ import tiny_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wound_jax.checkpoint import Checkpoints
-from wound_jax.comparison.seeds_run import SeedsRun
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
-from wound_jax.loop import Loop, _dispatches
-from wound_jax.runlog import read_metrics
+from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.log import read_metrics
+from wound_jax.training.loop import Loop, _dispatches
+from wound_jax.training.seeds import SeedsRun
 
 N_STEPS = 11
 
@@ -177,8 +177,8 @@ def test_no_dispatch_runs_over_a_log_a_validation_or_the_end(
     ("overrides", "message"),
     [
         (
-            ["training.steps_per_dispatch=4", "data.residency=host"],
-            r"steps_per_dispatch=4 needs the cells on the device, but data\.residency=host: set",
+            ["training.steps_per_dispatch=4", "data.location=host"],
+            r"steps_per_dispatch=4 needs the cells on the device, but data\.location=host: set",
         ),
         (
             ["training.steps_per_dispatch=30"],

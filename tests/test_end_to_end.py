@@ -12,8 +12,8 @@ import shrunk_runs
 from wound_jax import evaluate, train
 from wound_jax.config import dump_config, load_config
 from wound_jax.config.__main__ import main as config_main
-from wound_jax.run_folder import new_folder
-from wound_jax.runlog import read_metrics
+from wound_jax.training.log import read_metrics
+from wound_jax.training.run_folder import new_folder
 
 METRICS = {"pearson_delta", "pearson_delta_top100", "mse", "e_distance_ratio"}
 
@@ -121,7 +121,7 @@ def test_parameters_are_counted():
 @pytest.mark.parametrize("run", ["runs/tiny", "runs/tiny-2"])
 def test_the_evaluation_has_its_schema(run):
     result = result_of(f"{run}/eval")
-    assert {"kind", "part", "leaky", "animals"} <= set(result["split"])
+    assert {"kind", "part", "leaky", "replicates"} <= set(result["split"])
     assert result["split"]["part"] == "test"
     assert result["split"]["leaky"] is False
     assert len(result["strata"]) >= 5
@@ -160,21 +160,21 @@ def test_evaluate_on_another_part():
     assert evaluate.main(["runs/tiny-2", "--part", "val"]) == 0
     result = result_of("runs/tiny-2/eval-val")
     assert result["split"]["part"] == "val"
-    assert not set(result["split"]["animals"]) & set(
-        result_of("runs/tiny-2/eval")["split"]["animals"]
+    assert not set(result["split"]["replicates"]) & set(
+        result_of("runs/tiny-2/eval")["split"]["replicates"]
     )
 
 
 def test_another_split_warns_of_cells_that_were_trained_on(capsys):
     line = Path("runs/tiny-2/split.txt").read_text().splitlines()[-3]
     part, _, rest = line.partition(": ")
-    mouse = rest.rpartition("treated animals: ")[2].split(", ")[0]
+    mouse = rest.rpartition("treated replicates: ")[2].split(", ")[0]
     assert part == "train"
     changes = [f"split.test=[{mouse}]", "evaluation.min_cells=2"]
     assert evaluate.main(["runs/tiny-2", *changes, "--checkpoint", "last"]) == 0
     (folder,) = Path("runs/tiny-2").glob("eval-test-last-split.test-*")
     result = result_of(str(folder))
-    assert result["split"]["animals"] == [mouse]
+    assert result["split"]["replicates"] == [mouse]
     n = result["split"]["trained_on"]
     assert n == sum(s["n_treated"] for s in (*result["strata"], *result["skipped"])) > 0
     assert f"warning: {n} of the scored treated cells were trained on" in capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wound_jax.loop.Loop.train", interrupted)
+    monkeypatch.setattr("wound_jax.training.loop.Loop.train", interrupted)
     run = str(tmp_path / "run")
     arguments = ["--config", str(shrunk_runs.QUICKSTART), *shrunk_runs.SHRUNK, f"run_dir={run}"]
     assert train.main(arguments) == 130

@@ -12,14 +12,16 @@ import shrunk_runs
 from tiny import dense
 
 from wound_jax import compare, ensemble, evaluate, predict, train
-from wound_jax.data import model_rows
 from wound_jax.data.prepare import prepare
+from wound_jax.data.strata import plan_strata
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
-from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
-from wound_jax.evaluation.mean_share_file import load_share
-from wound_jax.evaluation.predictions import finished, of_model
-from wound_jax.run_folder import load_run
+from wound_jax.evaluation.reference import fit_yardstick
+from wound_jax.prediction import blocks as model_rows
+from wound_jax.prediction.calibration.fit import finished
+from wound_jax.prediction.calibration.saved import load_blend
+from wound_jax.prediction.loaded_run import load_run
+from wound_jax.prediction.strata import of_model
 
 SEEDS = (1, 2)
 NOT_SINGLE = "both is an ensemble, and runs are compared or averaged one by one"
@@ -64,7 +66,7 @@ def test_it_is_scored_with_what_its_config_asks_for(copied, capsys):
     assert result["training"] is None, "it was not trained itself"
     reasons = [line["why"] for line in result["scorecard"]]
     assert reasons.count("not trained as one; its runs have this line") == 3
-    assert load_share(Path("ensembles/both/mean_share.npz")).weights
+    assert load_blend(Path("ensembles/both/blend.npz")).weights
     assert Path("ensembles/both/eval/report.html").is_file()
     assert evaluate.main(["ensembles/both", "--part", "val"]) == 0
     assert "everything is in ensembles/both/eval-val" in capsys.readouterr().err

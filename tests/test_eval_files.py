@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 
 from wound_jax.config import load_config
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.evaluation.cell_map import (
-    CellMap,
-    ProjectedStratum,
-    _thin,
-    fit_cell_map,
-)
-from wound_jax.evaluation.deltas import Deltas, best_baseline, mean_deltas
-from wound_jax.evaluation.outcome import Outcome
-from wound_jax.evaluation.report import write_report
+from wound_jax.evaluation.files import Deltas, best_baseline, mean_deltas, write_report
+from wound_jax.evaluation.mixing import CellMap, ProjectedStratum, _thin, fit_cell_map
+from wound_jax.evaluation.result import Outcome
 from wound_jax.evaluation.scorecard import scorecard
-from wound_jax.evaluation.strata import Stratum
 from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws
 
@@ -39,11 +33,11 @@ STRATA = [
 PREDICTIONS = [stratum.control + np.float32(0.25) for stratum in STRATA]
 
 
-class Shift:
+class Delta:
     """A baseline that adds one half."""
 
     @classmethod
-    def fit(cls, training: Any, non_negative: bool) -> "Shift":
+    def fit(cls, training: Any, non_negative: bool) -> "Delta":
         return cls()
 
     def predict(self, stratum: Stratum) -> np.ndarray:
@@ -71,12 +65,12 @@ def make_result() -> dict[str, Any]:
         }
         for stratum in STRATA
     ]
-    split = {"kind": "animal", "leaky": False, "n_animals": 2}
+    split = {"kind": "replicate", "leaky": False, "n_replicates": 2}
     return {"split": split, "strata": strata, "summary": summarise(strata)}
 
 
 def test_deltas_are_differences_of_means_and_survive_the_disk(tmp_path):
-    mean_deltas(STRATA, PREDICTIONS, GENES, "shift", Shift()).save(tmp_path / "deltas.npz")
+    mean_deltas(STRATA, PREDICTIONS, GENES, "shift", Delta()).save(tmp_path / "deltas.npz")
     deltas = Deltas.load(tmp_path / "deltas.npz")
     assert deltas.genes.tolist() == list(GENES)
     assert deltas.strata.tolist() == ["Fib | day10 | Burn", "Mac | Burn"]
@@ -96,7 +90,7 @@ def test_deltas_are_differences_of_means_and_survive_the_disk(tmp_path):
 
 def test_gene_names_must_belong_to_the_cells():
     with pytest.raises(UserError, match="2 gene names for cells of 3 genes"):
-        mean_deltas(STRATA, PREDICTIONS, GENES[:2], "shift", Shift())
+        mean_deltas(STRATA, PREDICTIONS, GENES[:2], "shift", Delta())
 
 
 def test_the_best_baseline_is_that_of_the_bootstrap_else_of_the_means():
@@ -157,13 +151,14 @@ def test_the_map_is_a_function_of_the_seed_and_holds_no_more_cells_than_asked(sa
 def write(tmp_path, plots: bool, genes: tuple[str, ...]) -> set[str]:
     context = SimpleNamespace(project=lambda cells: cells.astype(float))
     draws = Draws(
-        methods=("model", "low", "shift"), metrics=("pearson_delta",), units="animals", n_units=2,
+        methods=("model", "low", "shift"), metrics=("pearson_delta",), units="replicates",
+        n_units=2,
         degrees=1, note="made", fingerprint="f", values=np.zeros((3, 1, 5)), point=np.zeros((3, 1)),
     )  # fmt: skip
     result = make_result()
     result["scorecard"] = scorecard(result)
     outcome = Outcome(result, tuple(STRATA), tuple(PREDICTIONS), draws, genes)
-    yardstick: Any = SimpleNamespace(context=context, baselines={"low": Shift(), "shift": Shift()})
+    yardstick: Any = SimpleNamespace(context=context, baselines={"low": Delta(), "shift": Delta()})
     run = tmp_path / "run"
     run.mkdir()
     lines = (json.dumps({"step": i, "train/loss": 1.0 / (i + 1)}) + "\n" for i in range(5))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from wound_jax.evaluation.cell_map import CellMap
+from wound_jax.evaluation.mixing import CellMap
 from wound_jax.evaluation.plots import (
     _running_median,
     plot_loss_curves,
@@ -35,7 +35,7 @@ def make_result(*, leaky: bool = False, missing: float | None = math.nan) -> dic
             "model": scores(pearson, ratio),
             "baselines": {
                 "identity": scores(0.0, 1.0, 0.05),
-                "global_mean_shift": scores(0.6, 0.2, 0.02),
+                "global_mean_delta": scores(0.6, 0.2, 0.02),
             },
         }
         for cell_type, timepoint, pearson, ratio in [
@@ -44,7 +44,7 @@ def make_result(*, leaky: bool = False, missing: float | None = math.nan) -> dic
             ("Mac", "day10", 0.7, 0.4),
         ]
     ]
-    split = {"kind": "animal", "leaky": leaky, "n_animals": 2}
+    split = {"kind": "replicate", "leaky": leaky, "n_replicates": 2}
     return {"split": split, "strata": strata, "summary": summarise(strata)}
 
 
@@ -73,13 +73,13 @@ def test_summary_of_values_that_are_never_defined_is_nan() -> None:
 def test_table_marks_the_best_of_each_column() -> None:
     lines = results_table(make_result()).splitlines()
     header, model, identity, shift = lines[2], lines[4], lines[5], lines[6]
-    assert lines[0] == "animal split | 3 strata | 2 held-out animals"
+    assert lines[0] == "replicate split | 3 strata | 2 held-out replicates"
     assert "pearson_delta ↑" in header
     assert "mse ↓" in header
     assert "e_distance_ratio ↓" in header
     assert model.split() == ["model", "0.700*", "0.700*", "0.01000*", "0.350"]
     assert identity.split() == ["identity", "0.000", "0.000", "0.05000", "1.000"]
-    assert shift.split() == ["global_mean_shift", "0.600", "0.600", "0.02000", "0.200*"]
+    assert shift.split() == ["global_mean_delta", "0.600", "0.600", "0.02000", "0.200*"]
     assert "model: e_distance_ratio is defined in 2 of 3 strata" in lines
 
 
@@ -94,7 +94,7 @@ def test_methods_that_leave_as_many_strata_out_share_a_note() -> None:
     notes = [line for line in results_table(result).splitlines() if "is defined in" in line]
     assert notes == [
         "model: e_distance_ratio is defined in 1 of 3 strata",
-        "identity, global_mean_shift: e_distance_ratio is defined in 2 of 3 strata",
+        "identity, global_mean_delta: e_distance_ratio is defined in 2 of 3 strata",
     ]
 
 
@@ -110,7 +110,7 @@ def test_best_is_nearest_to_perfect_not_smallest() -> None:
     """An unbiased distance ratio of -0.3 is a worse sign than 0.1."""
     result = make_result()
     result["summary"]["model"]["e_distance_ratio"] = -0.3
-    result["summary"]["baselines"]["global_mean_shift"]["e_distance_ratio"] = 0.1
+    result["summary"]["baselines"]["global_mean_delta"]["e_distance_ratio"] = 0.1
     lines = results_table(result).splitlines()
     assert lines[4].endswith("-0.300")
     assert lines[6].endswith("0.100*")

@@ -10,9 +10,8 @@ import scipy.sparse as sp
 from tiny import dense, tiny_adata, tiny_config, write
 
 from wound_jax.data.cells import plan_group
-from wound_jax.data.external import read_external
 from wound_jax.data.groups import Group
-from wound_jax.data.prepare import prepare
+from wound_jax.data.prepare import prepare, read_external
 from wound_jax.errors import UserError
 
 COUNTS: dict[str, Any] = {"input": "layers/counts", "preprocess": "log1p_cp10k"}

@@ -11,24 +11,21 @@ import pytest
 from wound_jax.config import load_config
 from wound_jax.data.annotations import ONE_TYPE
 from wound_jax.data.prepare import PreparedData, prepare
+from wound_jax.data.strata import PlannedStratum, plan_strata
 from wound_jax.errors import UserError
-from wound_jax.evaluation.held_out import (
-    PlannedStratum,
-    fit_yardstick,
-    plan_strata,
-    predict_strata,
-)
-from wound_jax.evaluation.outcome import evaluate
-from wound_jax.inference import Predictor
+from wound_jax.evaluation.reference import fit_yardstick
+from wound_jax.evaluation.result import evaluate
+from wound_jax.prediction.network import Predictor
+from wound_jax.prediction.strata import predict_strata
 
 N = 12
 CONFIG = (
     "data.cell_type_col=cell_type",
     "data.timepoint_col=null",
-    "data.animal_col=donor",
-    "data.match_on=[cell_type, animal]",
+    "data.replicate_col=donor",
+    "data.match_on=[cell_type, replicate]",
     "data.cell_set_len=8",
-    "split.kind=animal",
+    "split.kind=replicate",
     "split.test=[d3, d4, d5]",
     "split.val=[]",
     "evaluation.min_cells=10",
@@ -87,7 +84,7 @@ def test_a_yardstick_holds_no_cells_of_its_training_strata(paired, monkeypatch):
 
 
 def test_groups_of_one_stratum_are_scored_together_and_the_rest_is_listed(paired):
-    """Matching on the animal makes one group a donor; a donor without controls is an orphan."""
+    """Matching on the replicate makes one group a donor; a donor without controls is an orphan."""
     data = paired
     config = load_config(None, CONFIG).evaluation
     strata, small = plan_strata(data, config, "test")
@@ -97,10 +94,10 @@ def test_groups_of_one_stratum_are_scored_together_and_the_rest_is_listed(paired
         ("B", 0, N),
         ("C", 3, 3),
     ]
-    animal = data.cells.annotations.animal
+    replicate = data.cells.annotations.replicate
     for stratum in strata:
         for group in stratum.groups:
-            assert set(animal[group.controls]) == set(animal[group.targets])
+            assert set(replicate[group.controls]) == set(replicate[group.targets])
 
 
 def test_predictions_stand_in_the_order_of_the_controls(paired):
@@ -126,8 +123,8 @@ def test_the_identity_scores_as_the_identity_baseline(paired):
         assert row["timepoint"] is None
         np.testing.assert_equal(row["model"], row["baselines"]["identity"])
         assert row["model"]["e_distance_ratio"] == pytest.approx(1.0)
-    assert result["split"]["animals"] == ["d3", "d4", "d5"]
-    assert result["split"]["n_animals"] == 3
+    assert result["split"]["replicates"] == ["d3", "d4", "d5"]
+    assert result["split"]["n_replicates"] == 3
     assert len(outcome.strata) == len(outcome.predicted) == 2
     assert outcome.draws.units == result["uncertainty"]["units"]
 

@@ -10,8 +10,7 @@ from tiny import dense, tiny_config
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.prepare import PreparedData, prepare
-from wound_jax.data.split_table import split_table
-from wound_jax.data.splits import PARTS
+from wound_jax.data.splits import PARTS, split_table
 from wound_jax.errors import UserError
 
 COLUMNS = {
@@ -19,7 +18,7 @@ COLUMNS = {
     "control": "ctrl",
     "cell_type_col": "cell_type",
     "timepoint_col": None,
-    "animal_col": "donor",
+    "replicate_col": "donor",
 }
 DONORS = {"101", "107", "1015", "1016", "1039", "1244", "1256", "1488"}
 # Labels that were predicted for want of an annotator.
@@ -33,7 +32,7 @@ def kang(shared: Path, **config) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def by_donor(shared) -> PreparedData:
-    split = {"kind": "animal", "test": [101, 1256], "val": ["1488"]}
+    split = {"kind": "replicate", "test": [101, 1256], "val": ["1488"]}
     return prepare(kang(shared, split=split, exclude=PREDICTED, n_hvg=1000))
 
 
@@ -59,10 +58,10 @@ def test_held_out_donors_are_out_of_training_with_both_arms(by_donor):
     donors["train"] = DONORS - donors["test"] - donors["val"]
     for part in PARTS:
         for cells in (data.split.treated[part], data.split.controls[part]):
-            assert set(labels.animal[cells]) == donors[part]
+            assert set(labels.replicate[cells]) == donors[part]
     assert not data.split.leaky
-    assert set(data.spec.animals.names) == donors["train"]
-    assert set(labels.animal[data.split.training_cells]) == donors["train"]
+    assert set(data.spec.replicates.names) == donors["train"]
+    assert set(labels.replicate[data.split.training_cells]) == donors["train"]
 
 
 def test_variable_genes_are_those_of_scanpy_on_the_training_donors(by_donor, shared):
@@ -83,7 +82,9 @@ def test_variable_genes_are_those_of_scanpy_on_the_training_donors(by_donor, sha
 
 def test_the_table_names_the_donors(by_donor):
     text = split_table(by_donor.split, by_donor.cells.annotations)
-    assert text.splitlines()[-1].endswith("0 of them shared with train; treated animals: 101, 1256")
+    assert text.splitlines()[-1].endswith(
+        "0 of them shared with train; treated replicates: 101, 1256"
+    )
     assert "\nCD14+ Monocytes, ctrl " in text
     assert "*" not in text
 
@@ -121,14 +122,14 @@ def test_training_sets_hold_the_other_types_matched(by_type, shared):
 def test_paired_donors_can_be_matched(shared):
     """Donors with ten cells in both arms, by type, as the file's description counts them."""
     config = kang(shared, split={"kind": "random", "test_fraction": 0.001, "val_fraction": 0.0},
-                  match_on=["cell_type", "animal"], n_hvg=10,
+                  match_on=["cell_type", "replicate"], n_hvg=10,
                   exclude={"cell_type": ["Dendritic cells", "Megakaryocytes"]})  # fmt: skip
     data = prepare(config)
     groups, _ = data.groups("train")
     labels = data.cells.annotations
     counts: dict[str, int] = {}
     for group in groups:
-        assert set(labels.animal[group.controls]) == {group.animal}
+        assert set(labels.replicate[group.controls]) == {group.replicate}
         large = min(len(group.targets), len(group.controls)) >= 10
         counts[group.cell_type] = counts.get(group.cell_type, 0) + large
     assert counts == {

@@ -10,19 +10,18 @@ import pytest
 import shrunk_runs
 
 from wound_jax import leave_one_out
-from wound_jax.comparison.spec import load_spec
 from wound_jax.data.prepare import prepare
 from wound_jax.errors import UserError
-from wound_jax.evaluation.held_out import fit_yardstick
 from wound_jax.evaluation.metrics import score_all
-from wound_jax.evaluation.predictions import of_model
-from wound_jax.evaluation.reference import reference_of
-from wound_jax.folds.figures import FoldFigures, FoldScores
-from wound_jax.folds.score import METRICS, VariantScores
-from wound_jax.folds.spec import FoldsSpec, plan_folds
-from wound_jax.folds.tables import render
-from wound_jax.inference import Ensemble
-from wound_jax.run_folder import load_run
+from wound_jax.evaluation.reference import fit_yardstick, reference_of
+from wound_jax.experiments.fold_figures import FoldFigures, FoldScores
+from wound_jax.experiments.fold_scores import METRICS, VariantScores
+from wound_jax.experiments.fold_tables import render
+from wound_jax.experiments.folds import FoldsSpec, plan_folds
+from wound_jax.experiments.spec import load_spec
+from wound_jax.prediction.loaded_run import load_run
+from wound_jax.prediction.network import Ensemble
+from wound_jax.prediction.strata import of_model
 
 LABELS = ["Fib", "Ker"]
 CHANGES = [
@@ -32,7 +31,7 @@ CHANGES = [
     "data.synthetic.n_cells=2000",
     "prediction.linear_weight=auto",
     "prediction.across_genes=true",
-    "prediction.count_zeros=true",
+    "prediction.round_to_counts=true",
 ]
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import tiny_run
 
-from wound_jax.checkpoint import Checkpoints
 from wound_jax.errors import UserError
-from wound_jax.interruption import HeldInterrupt
-from wound_jax.loop import Loop, Progress
-from wound_jax.runlog import read_metrics
+from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.log import read_metrics
+from wound_jax.training.loop import HeldInterrupt, Loop, Progress
 
 N_STEPS, VAL_EVERY = 10, 3
 RHYTHM = {"log_every": 2, "val_every": VAL_EVERY}
@@ -246,7 +245,7 @@ def test_validation_metrics_weigh_every_cell_equally(tmp_path):
 
 def test_cells_on_the_host_train_as_cells_on_the_device():
     resident, of_resident = tiny_run.steps(fresh(), 4)
-    run = fresh("data.residency=host")
+    run = fresh("data.location=host")
     assert run.feed.store is None
     state, metrics = tiny_run.steps(run, 4)
     for found, expected in zip(metrics, of_resident, strict=True):

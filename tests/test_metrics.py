@@ -9,17 +9,11 @@ from hypothesis import strategies as st
 from metric_strata import N_GENES, context_of, distances_float64, make_stratum, score
 from sklearn.metrics import r2_score
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.metrics import (
-    METRICS,
-    Comparison,
-    get_metric,
-    metric,
-    score_all,
-)
-from wound_jax.evaluation.metrics.transport import temperature
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.metrics import METRICS, Comparison, get_metric, metric, score_all
+from wound_jax.evaluation.metrics.populations import temperature
 
 pytestmark = pytest.mark.blas
 
@@ -162,7 +156,7 @@ def test_profile_metrics_match_their_definitions(strata, noisy, context) -> None
     ):
         arms = (predicted, stratum.treated, stratum.control)
         p, t, c = (x.astype(np.float64).mean(0) for x in arms)
-        g = context.mean_shifts["Burn"]
+        g = context.mean_deltas["Burn"]
         top = context.top_genes_of(stratum)
         expected = {
             "mse": ((p - t) ** 2).mean(),
@@ -181,7 +175,7 @@ def test_profile_metrics_match_their_definitions(strata, noisy, context) -> None
 
 def test_the_residual_correlation_sees_only_what_is_specific(strata, context) -> None:
     """A prediction of the mean training shift scores 0, however well it correlates as a whole."""
-    shift = context.mean_shifts["Burn"]
+    shift = context.mean_deltas["Burn"]
     stratum = replace(strata[0], control=strata[0].control + 10.0, treated=strata[0].treated + 10.0)
     scores = score(stratum, stratum.control + shift, context)
     assert scores["pearson_delta"] > 0.9
@@ -226,8 +220,8 @@ def test_errors_name_the_fault(strata, context) -> None:
         score(replace(stratum, treated=stratum.treated[:0]), stratum.control, context)
     with pytest.raises(UserError, match="same genes"):
         replace(stratum, treated=stratum.treated[:, 1:])
-    with pytest.raises(UserError, match="control_animals"):
-        replace(stratum, control_animals=np.array(["m1"]))
+    with pytest.raises(UserError, match="control_replicates"):
+        replace(stratum, control_replicates=np.array(["m1"]))
     with pytest.raises(UserError, match="Did you mean 'pearson_delta'"):
         get_metric("pearson_dleta")
     with pytest.raises(ValueError, match="'mse' is registered already"):
@@ -273,7 +267,7 @@ def test_order_of_cells_and_genes_does_not_matter(seed: int) -> None:
     renamed = replace(
         context,
         top_genes={key: place[top] for key, top in context.top_genes.items()},
-        mean_shifts={key: shift[genes] for key, shift in context.mean_shifts.items()},
+        mean_deltas={key: shift[genes] for key, shift in context.mean_deltas.items()},
         pca_mean=context.pca_mean[genes],
         pca_components=context.pca_components[:, genes],
     )

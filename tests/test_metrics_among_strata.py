@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from metric_strata import distances_float64
 
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext, fit_context
 from wound_jax.evaluation.metrics import score_all
-from wound_jax.evaluation.strata import Stratum
 
 pytestmark = pytest.mark.blas
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from metric_strata import context_of
 
-from wound_jax.evaluation.metrics import METRICS, response, score_all
+from wound_jax.data.strata import Stratum
+from wound_jax.evaluation.metrics import METRICS, score_all
+from wound_jax.evaluation.metrics import differential_expression as response
 from wound_jax.evaluation.metrics.rank_sum import differential_expression
-from wound_jax.evaluation.strata import Stratum
 
 # Keys that have another name here: with the same control cells a delta's error is the mean's.
 OTHER_NAMES = {"mse_delta": "mse", "mae_delta": "mae"}

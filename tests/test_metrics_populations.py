@@ -14,11 +14,10 @@ from metric_strata import (
     sparse_cells,
 )
 
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext
 from wound_jax.evaluation.metrics import Comparison
-from wound_jax.evaluation.metrics.populations import kernel_width
-from wound_jax.evaluation.metrics.transport import temperature
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.metrics.populations import kernel_width, temperature
 
 pytestmark = pytest.mark.blas
 

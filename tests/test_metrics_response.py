@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from metric_strata import context_of, make_stratum, score, sparse_cells
 from scipy.stats import mannwhitneyu, spearmanr
 
-from wound_jax.evaluation.metrics import response
+from wound_jax.evaluation.metrics import differential_expression as response
 from wound_jax.evaluation.metrics.rank_sum import (
     DifferentialExpression,
     differential_expression,

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wound_jax.models.mhc.birkhoff import (
+from wound_jax.models.mhc.doubly_stochastic import (
     mix_permutations,
     permutation_count,
     permutation_matrices,

@@ -7,7 +7,7 @@ import pytest
 
 from wound_jax.errors import UserError
 from wound_jax.models.mhc.diagnostics import composite_gains, stream_spread
-from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
+from wound_jax.models.mhc.doubly_stochastic import sinkhorn_knopp
 
 DRAWS, DEPTH, N = 200, 64, 4
 ONE_TOKEN = jnp.ones((1, 1), bool)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from wound_jax.models.mhc.doubly_stochastic import sinkhorn_knopp
 from wound_jax.models.mhc.features import FeatureMixing
-from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
 
 WIDTH = 12
 

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wound_jax.models.mhc.hyper_connection import (
-    HyperConnection,
-    HyperConnectionConfig,
-    HyperMaps,
-)
-from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
+from wound_jax.models.mhc.doubly_stochastic import sinkhorn_knopp
+from wound_jax.models.mhc.hyper_connection import HyperConnection, HyperConnectionConfig, HyperMaps
 from wound_jax.models.mhc.streams import read_streams, write_streams
 
 N, WIDTH = 4, 8

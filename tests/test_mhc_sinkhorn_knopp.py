@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
+from wound_jax.models.mhc.doubly_stochastic import sinkhorn_knopp
 
 ITERATIONS = (1, 5, 10, 20, 100)
 quick = settings(max_examples=40, deadline=None)

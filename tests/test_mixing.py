@@ -92,36 +92,36 @@ def test_figures_are_their_definitions():
     assert answer["silhouette"] == pytest.approx(silhouette_score(cells, label))
 
 
-def test_animals_are_not_taken_for_the_set():
-    """Animals differ and sets do not: folds of cells would learn the animals.
+def test_replicates_are_not_taken_for_the_set():
+    """Replicates differ and sets do not: folds of cells would learn the replicates.
 
     The area of one stratum has a standard deviation of .2, that of the mean over 24 of .04.
     """
     rng = np.random.default_rng(0)
 
-    def arm(name: str, n_animals: int) -> tuple[np.ndarray, np.ndarray]:
-        own = 3.0 * rng.normal(size=(n_animals, DIMS))
-        cells = np.repeat(own, 30, axis=0) + rng.normal(size=(30 * n_animals, DIMS))
-        return cells, np.repeat([f"{name}{i}" for i in range(n_animals)], 30)
+    def arm(name: str, n_replicates: int) -> tuple[np.ndarray, np.ndarray]:
+        own = 3.0 * rng.normal(size=(n_replicates, DIMS))
+        cells = np.repeat(own, 30, axis=0) + rng.normal(size=(30 * n_replicates, DIMS))
+        return cells, np.repeat([f"{name}{i}" for i in range(n_replicates)], 30)
 
-    with_animals, without = [], []
+    with_replicates, without = [], []
     for i in range(24):
         (control, c), (treated, t) = arm("c", 4), arm("t", 8)
-        with_animals.append(CellSets(f"s{i}", control, treated, control, c, t))
+        with_replicates.append(CellSets(f"s{i}", control, treated, control, c, t))
         without.append(CellSets(f"s{i}", control, treated, control))
-    by_animal, by_cell = mixing(with_animals), mixing(without)
-    assert by_animal["auc_by"] == {"animals": 24, "cells": 0}
-    assert by_cell["auc_by"] == {"animals": 0, "cells": 24}
+    by_replicate, by_cell = mixing(with_replicates), mixing(without)
+    assert by_replicate["auc_by"] == {"replicates": 24, "cells": 0}
+    assert by_cell["auc_by"] == {"replicates": 0, "cells": 24}
     assert by_cell["classifier_auc"] > 0.99
-    assert by_animal["classifier_auc"] == pytest.approx(0.5, abs=0.12)
+    assert by_replicate["classifier_auc"] == pytest.approx(0.5, abs=0.12)
 
 
-def test_one_animal_an_arm_is_cut_by_cells():
+def test_one_replicate_an_arm_is_cut_by_cells():
     one = sets(1)[0]
     lonely = CellSets(
         "s", one.control, one.treated, one.predicted, np.full(N, "a"), np.full(2 * N, "b")
     )
-    assert mixing([lonely])["auc_by"] == {"animals": 0, "cells": 1}
+    assert mixing([lonely])["auc_by"] == {"replicates": 0, "cells": 1}
 
 
 def test_small_strata_are_listed():
@@ -163,7 +163,7 @@ def test_rows_that_do_not_fit_are_refused():
 
 @pytest.fixture(scope="module")
 def training() -> ScoreContext:
-    """Components of other animals than those that are compared, as in a run."""
+    """Components of other replicates than those that are compared, as in a run."""
     found = strata(cases("training"))
     cells = np.concatenate([arm for s in found for arm in (s.control, s.treated)])
     return fit_context(found, cells, n_pcs=50, n_top_genes=50, seed=0)

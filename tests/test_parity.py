@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wound_jax.batching import SetBatch
 from wound_jax.config.schema import TrainingConfig
 from wound_jax.losses import make_loss
 from wound_jax.models.functional import init_model, merged, predict
+from wound_jax.models.partition import label_parameters, partition
 from wound_jax.models.set_transformer import SetInputs
-from wound_jax.objective import Objective
-from wound_jax.optim.optimizer import make_optimizer, make_schedule
-from wound_jax.optim.partition import label_parameters, partition
-from wound_jax.train_step import TrainState, train_step
+from wound_jax.training.batch import SetBatch
+from wound_jax.training.objective import Objective
+from wound_jax.training.optimizer import make_optimizer, make_schedule
+from wound_jax.training.step import TrainState, train_step
 
 FOLDERS = [
     "llamabidir_hvg", "llamabidir_gqa", "gpt2bidir_hvg", "gpt2causal_hvg", "gpt2bidir_lora",
@@ -35,7 +35,7 @@ def _inputs(recorded: dict, n_sets: int, n_cells: int) -> SetInputs:
         mask=jnp.ones((n_sets, n_cells), bool),
         perturbation=jnp.asarray(one_hot[:, 0].argmax(-1)),
         timepoint=jnp.zeros(n_sets, int),
-        animal=jnp.zeros((n_sets, n_cells), int),
+        replicate=jnp.zeros((n_sets, n_cells), int),
     )
 
 

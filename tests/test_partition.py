@@ -13,16 +13,21 @@ from wound_jax.config import load_config
 from wound_jax.config.schema import TrainingConfig
 from wound_jax.models.backbones import available
 from wound_jax.models.functional import init_model
+from wound_jax.models.partition import (
+    FROZEN,
+    format_parameter_table,
+    label_parameters,
+    parameter_table,
+    partition,
+)
 from wound_jax.models.set_transformer import ModelDims
-from wound_jax.optim.optimizer import make_optimizer, make_schedule
-from wound_jax.optim.parameter_table import format_parameter_table, parameter_table
-from wound_jax.optim.partition import FROZEN, label_parameters, partition
+from wound_jax.training.optimizer import make_optimizer, make_schedule
 
-DIMS = ModelDims(features=12, perturbations=3, animals=4, timepoints=3, genes=20, scalars=2)
+DIMS = ModelDims(features=12, perturbations=3, replicates=4, timepoints=3, genes=20, scalars=2)
 # What may be added to a model, and a parameter that is there only then.
 ADDED = {
     "model.decoder.enable=true": "gene_decoder.out.kernel",
-    "model.batch_embedding=true": "animal_embedding.table",
+    "model.batch_embedding=true": "replicate_embedding.table",
     "model.timepoint_embedding=categorical": "timepoint_embedding.table",
     "model.timepoint_embedding=continuous": "timepoint_embedding.map.kernel",
     "model.scalars.enable=true": "scalar_encoder.map.kernel",

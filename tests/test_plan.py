@@ -8,18 +8,18 @@ from tiny import tiny_labels, tiny_obs
 
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group, control_pairs, make_groups, require_controls
-from wound_jax.data.plan import PlanBuilder, PlannedGroup, SetPlan, prediction_sets
-from wound_jax.data.streams import Use, stream
+from wound_jax.data.seeding import Use, stream
+from wound_jax.data.sets import PlanBuilder, PlannedGroup, SetPlan, prediction_sets
 from wound_jax.errors import UserError
 
-MATCHES = ((), ("cell_type",), ("cell_type", "timepoint"), ("timepoint", "animal"))
+MATCHES = ((), ("cell_type",), ("cell_type", "timepoint"), ("timepoint", "replicate"))
 CONTROL = "ctrl"
 COLUMNS = ("control", "control_mask", "target", "target_mask", "perturbation", "timepoint")
 
 
 @st.composite
 def annotations(draw) -> Annotations:
-    """Cells of up to three types, days, conditions and animals, in any combination."""
+    """Cells of up to three types, days, conditions and replicates, in any combination."""
     n = draw(st.integers(4, 120))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     width = draw(st.integers(1, 3))
@@ -248,29 +248,31 @@ def test_groups_without_controls_are_set_apart_and_named():
     require_controls([], ("cell_type",))
 
 
-def test_nested_mice_matched_on_the_animal_have_no_controls_and_are_named():
+def test_nested_mice_matched_on_the_replicate_have_no_controls_and_are_named():
     cells = tiny_labels(tiny_obs(per_mouse=2))
     treated, controls = (np.flatnonzero(cells.condition == c) for c in ("burn", "sham"))
-    groups, orphans = make_groups(cells, treated, controls, ("cell_type", "animal"))
+    groups, orphans = make_groups(cells, treated, controls, ("cell_type", "replicate"))
     assert not groups
     assert str(orphans[0]) == "burn / B cell / d1 / burn_d1_m0"
     with pytest.raises(UserError, match=r"burn_d1_m0 \(2 cells\)"):
-        require_controls(orphans, ("cell_type", "animal"))
+        require_controls(orphans, ("cell_type", "replicate"))
     with pytest.raises(UserError, match="and 4 more groups"):
-        require_controls(orphans * 2, ("cell_type", "animal"))
+        require_controls(orphans * 2, ("cell_type", "replicate"))
 
 
 def test_groups_of_equal_labels_are_told_apart():
-    """Matched on the animal, groups differ in cells alone; they have to be comparable."""
+    """Matched on the replicate, groups differ in cells alone; they have to be comparable."""
     cells = tiny_labels(tiny_obs(paired=True, per_mouse=2))
     treated, controls = (np.flatnonzero(cells.condition == c) for c in ("burn", "sham"))
-    groups, _ = make_groups(cells, treated, controls, ("cell_type", "timepoint", "animal"))
+    groups, _ = make_groups(cells, treated, controls, ("cell_type", "timepoint", "replicate"))
     assert len(groups) == 24
     assert groups[0] != groups[1]
     assert groups.index(groups[1]) == 1
     for group in groups:
         assert (
-            set(cells.animal[group.controls]) == {group.animal} == set(cells.animal[group.targets])
+            set(cells.replicate[group.controls])
+            == {group.replicate}
+            == set(cells.replicate[group.targets])
         )
 
 

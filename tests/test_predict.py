@@ -10,8 +10,9 @@ import pytest
 import scipy.sparse as sp
 import shrunk_runs
 
-from wound_jax import evaluate, predict, prediction
+from wound_jax import evaluate, predict
 from wound_jax.errors import UserError
+from wound_jax.prediction import files as prediction
 
 TYPE = "cell_types_simple_short"
 
@@ -67,7 +68,7 @@ def test_one_cell_for_each_control_cell_with_its_name_and_columns(tmp_path, caps
     out = ad.read_h5ad(tmp_path / "out.h5ad")
     assert list(out.obs_names) == list(controls.obs_names)
     assert tuple(out.var_names) == shrunk_runs.loaded("tiny").spec.genes
-    seen = ["seen_cell_type", "seen_timepoint", "seen_animal"]
+    seen = ["seen_cell_type", "seen_timepoint", "seen_replicate"]
     assert list(out.obs.columns) == [*controls.obs.columns, *seen]
     assert set(out.obs["condition"]) == {"Burn"}
     for column in set(controls.obs.columns) - {"condition"}:
@@ -94,7 +95,7 @@ def test_the_flags_say_what_training_saw(tmp_path, capsys):
     spec = shrunk_runs.loaded("tiny").spec
     out = predicted(tmp_path, cells)
     assert list(out.obs["seen_cell_type"]) == [t in spec.cell_types for t in out.obs[TYPE]]
-    assert list(out.obs["seen_animal"]) == [m in spec.animals for m in out.obs["mouse_id"]]
+    assert list(out.obs["seen_replicate"]) == [m in spec.replicates for m in out.obs["mouse_id"]]
     assert set(out.obs["seen_timepoint"]) == {True}
     capsys.readouterr()
     cells.obs[TYPE] = cells.obs[TYPE].astype(str).replace("Fib", "Glia")

@@ -10,22 +10,23 @@ import pytest
 import shrunk_runs
 
 from wound_jax import predict, train
-from wound_jax.after_network import AfterNetwork
 from wound_jax.data.prepare import prepare
+from wound_jax.data.strata import Stratum, plan_strata
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
-from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
-from wound_jax.evaluation.mean_share_file import FILE, load_share, save_share
-from wound_jax.evaluation.predictions import finished, of_model
-from wound_jax.evaluation.strata import Stratum
-from wound_jax.run_folder import load_run
+from wound_jax.evaluation.reference import fit_yardstick
+from wound_jax.prediction.calibration.apply import AfterNetwork
+from wound_jax.prediction.calibration.fit import finished
+from wound_jax.prediction.calibration.saved import FILE, load_blend, save_blend
+from wound_jax.prediction.loaded_run import load_run
+from wound_jax.prediction.strata import of_model
 
 ARRAYS = ("control", "scores", "shifts", "mean", "axes")
 AFTER = [
     "prediction.linear_weight=0.5",
-    "prediction.regress_controls=true",
+    "prediction.shrink_controls=true",
     "prediction.across_genes=true",
-    "prediction.count_zeros=true",
+    "prediction.round_to_counts=true",
 ]
 
 
@@ -48,8 +49,8 @@ def test_rules_come_back_from_disk_as_they_were(trained, tmp_path):
     yardstick = fit_yardstick(data, loaded.config.evaluation, loaded.config.split.seed)
     network = of_model(loaded.predictor)
     _, share = finished(network, yardstick, loaded.config.evaluation, loaded.config.prediction)
-    save_share(tmp_path / FILE, share)
-    again = load_share(tmp_path / FILE)
+    save_blend(tmp_path / FILE, share)
+    again = load_blend(tmp_path / FILE)
     assert again.weights == share.weights
     planned, _ = plan_strata(data, loaded.config.evaluation, "test")
     strata = [one.cells(data.cells) for one in planned]
@@ -58,7 +59,7 @@ def test_rules_come_back_from_disk_as_they_were(trained, tmp_path):
     }
     for stratum in strata:
         np.testing.assert_allclose(
-            again.members.rule.shift(stratum), share.members.rule.shift(stratum), atol=1e-12
+            again.members.rule.delta(stratum), share.members.rule.delta(stratum), atol=1e-12
         )
         np.testing.assert_array_equal(
             again.apply(stratum.control, stratum), share.apply(stratum.control, stratum)
@@ -73,16 +74,16 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
     written = ad.read_h5ad(output)
     values = written.to_df().to_numpy()
     loaded = load_run(trained / "run")
-    share = load_share(trained / "run" / FILE)
+    share = load_blend(trained / "run" / FILE)
     plain = trained / "plain.h5ad"
     text = (trained / "run" / "config.yaml").read_text()
     try:
         changed = text.replace("linear_weight: 0.5", "linear_weight: 0.0").replace(
-            "regress_controls: true", "regress_controls: false"
+            "shrink_controls: true", "shrink_controls: false"
         )
         changed = changed.replace("across_genes: true", "across_genes: false")
         (trained / "run" / "config.yaml").write_text(
-            changed.replace("count_zeros: true", "count_zeros: false")
+            changed.replace("round_to_counts: true", "round_to_counts: false")
         )
         assert predict.main([*arguments, "--output", str(plain), "--perturbation", "Burn"]) == 0
     finally:
@@ -100,7 +101,7 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
         assert share.members.regression is not None
         regressed = share.members.regression.mean(raw[rows].mean(axis=0, dtype=np.float64), stratum)
         wanted = 0.5 * regressed + 0.5 * np.maximum(
-            control.mean(axis=0) + share.members.rule.shift(stratum), 0.0
+            control.mean(axis=0) + share.members.rule.delta(stratum), 0.0
         )
         # Rounding to counts is right up to some counts of a cell in the group's mean.
         error = np.abs(values[rows].mean(axis=0) - wanted)
@@ -138,12 +139,12 @@ def test_the_result_says_where_the_means_are_from(trained):
 def test_a_file_of_an_older_version_says_what_to_do(tmp_path):
     np.savez(tmp_path / FILE, content=json.dumps({}), **dict.fromkeys(ARRAYS, np.zeros(1)))
     with pytest.raises(UserError, match=r"older version.*wound_jax\.evaluate"):
-        load_share(tmp_path / FILE)
+        load_blend(tmp_path / FILE)
 
 
 def test_a_run_without_its_rules_says_what_to_do(trained, tmp_path):
     with pytest.raises(UserError, match=r"wound_jax\.evaluate"):
-        load_share(tmp_path / FILE)
+        load_blend(tmp_path / FILE)
 
 
 def predicted(run: Path, cells: Path, output: Path, *options: str, perturbation: str = "Burn"):
@@ -159,7 +160,7 @@ def test_predicted_controls_keep_the_mean_of_the_network(trained, tmp_path):
     loaded = load_run(run)
     after = AfterNetwork.of(loaded, "Sham")
     assert after.share is None
-    assert after.count_zeros
+    assert after.round_to_counts
     assert (found == 0).mean() > 0.1
 
 
@@ -189,4 +190,4 @@ def test_negative_expression_is_refused_before_training(trained, tmp_path, capsy
     arguments = ["--config", str(shrunk_runs.QUICKSTART), "--no-progress", *shrunk_runs.SHRUNK[4:]]
     scaled = ["data.source=file", f"data.path={tmp_path / 'scaled.h5ad'}", "data.preprocess=none"]
     assert train.main([*arguments, *AFTER, *scaled, f"run_dir={tmp_path / 'run'}"]) == 2
-    assert "set prediction.count_zeros=false" in capsys.readouterr().err
+    assert "set prediction.round_to_counts=false" in capsys.readouterr().err

@@ -12,13 +12,14 @@ import scipy.sparse as sp
 import shrunk_runs
 from tiny import dense
 
-from wound_jax import prediction
 from wound_jax.config.schema import RunConfig
-from wound_jax.data import model_rows, source
-from wound_jax.data.conversion import convert
+from wound_jax.data import source
+from wound_jax.data.store.convert import convert
 from wound_jax.errors import UserError
-from wound_jax.inference import ModelCells, Request
-from wound_jax.run_folder import LoadedRun
+from wound_jax.prediction import blocks as model_rows
+from wound_jax.prediction import files as prediction
+from wound_jax.prediction.loaded_run import LoadedRun
+from wound_jax.prediction.network import ModelCells, Request
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +73,14 @@ def test_the_predictions_are_those_of_the_model_on_all_cells_at_once(tmp_path, m
     found = predicted(run, written(tmp_path), tmp_path / "out.h5ad")
     controls = cells[cells.obs["condition"] == "Sham"]
     features, labels = dense(controls.X).astype(np.float32), pd.DataFrame(controls.obs)
-    animals = run.spec.animals.encode(labels["mouse_id"].astype(str).to_numpy())
+    replicates = run.spec.replicates.encode(labels["mouse_id"].astype(str).to_numpy())
     code = run.spec.perturbations.names.index("Burn")
     of_set = labels.groupby(["cell_types_simple_short", "timepoint"], observed=True)
     for places in of_set.indices.values():
         day = str(labels["timepoint"].iloc[places[0]])
         timepoint = int(run.spec.timepoints.encode(np.array([day]))[0])
         request = Request(places, code, timepoint)
-        (expected,) = run.predictor.predict(ModelCells(features, animals), [request])
+        (expected,) = run.predictor.predict(ModelCells(features, replicates), [request])
         np.testing.assert_allclose(dense(found.X)[places], expected, atol=1e-6)
 
 
@@ -88,12 +89,12 @@ def test_batches_are_few_and_of_one_shape(tmp_path):
     run = shrunk_runs.loaded("tiny")
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, run.spec.input_width)).astype(np.float32)
-    animals = np.zeros(300, np.int32)
+    replicates = np.zeros(300, np.int32)
     requests = [Request(part, 0, 0) for part in np.array_split(np.arange(300), 41)]
     predictor: Any = run.predictor
     compiled = predictor._run
     before = compiled._cache_size()
-    parts = list(predictor.stream(ModelCells(features, animals), requests))
+    parts = list(predictor.stream(ModelCells(features, replicates), requests))
     assert [owner for owner, _, _ in parts] == list(range(41))
     assert compiled._cache_size() - before <= 1
 

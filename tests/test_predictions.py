@@ -10,10 +10,12 @@ import shrunk_runs
 from wound_jax.config import load_config
 from wound_jax.config.schema import PredictionConfig
 from wound_jax.data.prepare import prepare
-from wound_jax.evaluation import predictions
-from wound_jax.evaluation.across_genes import AcrossGenes
-from wound_jax.evaluation.held_out import Yardstick, fit_yardstick, plan_strata
-from wound_jax.evaluation.predictions import finished, remembered
+from wound_jax.data.strata import plan_strata
+from wound_jax.evaluation.reference import Yardstick, fit_yardstick
+from wound_jax.prediction.calibration import fit as predictions
+from wound_jax.prediction.calibration.across_genes import AcrossGenes
+from wound_jax.prediction.calibration.fit import finished
+from wound_jax.prediction.strata import remembered
 
 EXTRAPOLATED = ["split.kind=celltype", "split.test=[Ker]", "split.val=null"]
 ASKED = PredictionConfig(linear_weight=0.5, across_genes=True)

@@ -9,12 +9,12 @@ import pytest
 import scipy.sparse as sp
 from tiny import COLUMNS, dense, tiny_adata, tiny_config, tiny_labels, write
 
-from wound_jax.batching import gather, gather_on_host, index_batch, make_store
 from wound_jax.config.schema import SplitConfig
 from wound_jax.data.prepare import PreparedData, prepare, resplit
 from wound_jax.data.source import layer_names, matrix, open_source, read_parts
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
+from wound_jax.training.batch import gather, gather_on_host, index_batch, make_store
 
 TINY: Any = tiny_adata()
 COUNTS: dict[str, Any] = {"input": "layers/counts", "preprocess": "log1p_cp10k"}
@@ -106,7 +106,10 @@ def test_a_matrix_is_rows_of_a_sparse_matrix_or_an_array(form):
         ({"input": "layers/counts"}, r"holds integer counts.*log1p_cp10k"),
         ({"pert_col": "condition"}, r"data\.pert_col 'condition'.*Known: day, mouse"),
         ({"exclude": {"day": ["d9"]}}, r"'d9'.*Known: d1, d2"),
-        ({**COUNTS, "match_on": ["animal"]}, r"agrees on \(animal\) with: burn / B cell / d1"),
+        (
+            {**COUNTS, "match_on": ["replicate"]},
+            r"agrees on \(replicate\) with: burn / B cell / d1",
+        ),
     ],
 )
 def test_what_does_not_fit_the_file_is_an_error(config, message, tmp_path):
@@ -179,11 +182,11 @@ def test_vocabularies_are_of_what_training_shows(path):
     assert spec.cell_types.names == ("B cell", "T cell")
     # The control cells of d2 are shared, and still no training set shows them.
     assert spec.timepoints.names == ("d1",)
-    assert spec.animals.names == ("sham_d1_m0", "sham_d1_m1", "sham_d1_m2")
+    assert spec.replicates.names == ("sham_d1_m0", "sham_d1_m1", "sham_d1_m2")
     data = config.data.model_copy(update={"control_fraction": 0.2})
     spec = prepare(config.model_copy(update={"data": data})).spec
     assert spec.timepoints.names == ("d1", "d2")
-    assert len(spec.animals) == 6
+    assert len(spec.replicates) == 6
 
 
 def test_a_spec_survives_json(path):
@@ -194,7 +197,7 @@ def test_a_spec_survives_json(path):
 def test_a_condition_that_training_never_shows_is_an_error(tmp_path):
     obs = TINY.obs.assign(treatment=TINY.obs["treatment"].astype(str))
     obs.loc[obs["mouse"] == "burn_d1_m0", "treatment"] = "scald"
-    config = {"kind": "animal", "test": ["burn_d1_m0", "sham_d1_m0"]}
+    config = {"kind": "replicate", "test": ["burn_d1_m0", "sham_d1_m0"]}
     with pytest.raises(UserError, match=r"holds out every cell of condition scald.*data\.exclude"):
         prepared(changed(obs=obs), tmp_path, split=config)
 
@@ -202,7 +205,7 @@ def test_a_condition_that_training_never_shows_is_an_error(tmp_path):
 def test_training_groups_need_controls_and_held_out_ones_are_set_apart(tmp_path):
     labels = tiny_labels(TINY)
     test = ["burn_d1_m0", "burn_d2_m0", "sham_d1_m0"]
-    data = prepared(TINY, tmp_path, split={"kind": "animal", "test": test})
+    data = prepared(TINY, tmp_path, split={"kind": "replicate", "test": test})
     groups, orphans = data.groups("test")
     assert [str(group) for group in groups] == ["burn / B cell / d1", "burn / T cell / d1"]
     assert [str(group) for group in orphans] == ["burn / B cell / d2", "burn / T cell / d2"]
@@ -263,8 +266,8 @@ def test_a_batch_is_the_same_from_the_device_and_from_the_host(decoder, path):
     assert (on_host.target_genes is not None) == decoder
     if decoder:
         np.testing.assert_array_equal(on_host.target_genes, dense(TINY.X)[plan.target])
-    seen = np.isin(data.cells.annotations.animal, data.spec.animals.names)
-    assert ((on_host.inputs.animal >= 0) == seen[plan.control]).all()
+    seen = np.isin(data.cells.annotations.replicate, data.spec.replicates.names)
+    assert ((on_host.inputs.replicate >= 0) == seen[plan.control]).all()
 
 
 def test_the_labels_of_the_tiny_cells_are_read_by_the_config(path):

@@ -12,9 +12,9 @@ import shrunk_runs
 import tiny_run
 from two_processes import environment, free_port, run_pair
 
-from wound_jax import processes
+from wound_jax.devices import processes
 from wound_jax.errors import UserError
-from wound_jax.runlog import read_metrics
+from wound_jax.training.log import read_metrics
 
 TASKS = str(Path(process_tasks.__file__))
 

@@ -14,7 +14,7 @@ from report_page import SECTIONS, Page, change_result, result_of, rows
 
 import wound_jax.report
 from wound_jax.errors import UserError
-from wound_jax.evaluation.deltas import Deltas
+from wound_jax.evaluation.files import Deltas
 from wound_jax.report import write_html, write_run_html
 
 HOSTILE = "</title></style><script>alert(1)</script><img src=x onerror=alert(1)> $name & \"'"
@@ -78,7 +78,9 @@ def test_the_summary_speaks_of_the_best_variant(page):
 
 
 def test_the_ceiling_says_what_it_was_made_of(page):
-    told = "treated cells of other animals in 3 of 11 groups; one half of the treated cells against"
+    told = (
+        "treated cells of other replicates in 3 of 11 groups; one half of the treated cells against"
+    )
     assert told in page.sections["results"]
 
 

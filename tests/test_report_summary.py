@@ -27,17 +27,18 @@ def run_of(
     if ceiling is not None:
         summary["ceiling"] = {"pearson_delta": ceiling}
     result = {
-        "split": {"kind": "animal", "n_animals": 3, "leaky": False, **(split or {})},
+        "split": {"kind": "replicate", "n_replicates": 3, "leaky": False, **(split or {})},
         "strata": [{}],
         "summary": summary,
     }
     if difference is not None:
         row = {"best_baseline": "ridge_pca", **difference}
-        result["uncertainty"] = {"units": "animals", "differences": {"pearson_delta": row}}
+        result["uncertainty"] = {"units": "replicates", "differences": {"pearson_delta": row}}
     records = parts.pop("records", [])
     provenance = parts.pop("provenance", {})
     return RunResult(
-        folder=Path("run"), config=config or {"data": {"animal_col": "mouse_id"}}, records=records,
+        folder=Path("run"), config=config or {"data": {"replicate_col": "mouse_id"}},
+        records=records,
         parameters={}, provenance=provenance, result={**result, **parts}, deltas=None,
         cell_map=None, draws=None,
     )  # fmt: skip
@@ -108,9 +109,9 @@ def test_no_correlation_is_no_result(model):
 @pytest.mark.parametrize(
     ("split", "column", "words"),
     [
-        ({"n_animals": 1}, "mouse_id", "On 1 held-out mouse,"),
-        ({"n_animals": 2}, "donor", "On 2 held-out donors,"),
-        ({"n_animals": 4}, "sample", "On 4 held-out animals,"),
+        ({"n_replicates": 1}, "mouse_id", "On 1 held-out mouse,"),
+        ({"n_replicates": 2}, "donor", "On 2 held-out donors,"),
+        ({"n_replicates": 4}, "sample", "On 4 held-out replicates,"),
         ({"kind": "celltype"}, "mouse_id", "On held-out cell types (3 mice),"),
         ({"kind": "timepoint"}, "mouse_id", "On a held-out day (3 mice),"),
         (
@@ -118,11 +119,11 @@ def test_no_correlation_is_no_result(model):
             "mouse_id",
             "On held-out cells of 3 mice whose other cells were trained on,",
         ),
-        ({"n_animals": None}, None, "On cells of unknown animals,"),
+        ({"n_replicates": None}, None, "On cells of unknown replicates,"),
     ],
 )
 def test_what_was_held_out_is_named_in_words(split, column, words):
-    run = run_of(0.7, split=split, config={"data": {"animal_col": column}})
+    run = run_of(0.7, split=split, config={"data": {"replicate_col": column}})
     assert headline(study_of(run)).startswith(words)
 
 
@@ -145,13 +146,13 @@ SMALL = {"cell_type": "T", "n_control": 3, "n_treated": 2}
     ("run", "words"),
     [
         (run_of(split={"leaky": True}), "Leaky split"),
-        (run_of(split={"n_animals": 2}), "Only 2 animals are scored"),
-        (run_of(split={"n_animals": 1}), "Only 1 animal is scored"),
+        (run_of(split={"n_replicates": 2}), "Only 2 replicates are scored"),
+        (run_of(split={"n_replicates": 1}), "Only 1 replicate is scored"),
         (run_of(split={"trained_on": 7}), "7 of the scored treated cells were trained on"),
         (run_of(split={"shared_controls": 9}), "9 of the scored control cells were seen"),
         (run_of(skipped=[SMALL]), "1 group of cells is too small to be scored"),
         (run_of(skipped=[SMALL] * 3), "3 groups of cells are too small"),
-        (run_of(uncertainty={"units": "strata"}), "drawn over strata, not over animals"),
+        (run_of(uncertainty={"units": "strata"}), "drawn over strata, not over replicates"),
         (run_of(provenance={"started": "2026-01-01"}), "not marked as finished"),
         (run_of(config={"data": {"source": "synthetic"}}), "The cells are simulated"),
         (
@@ -187,8 +188,8 @@ def test_a_warning_of_some_variants_names_them_and_one_of_all_does_not():
 
 
 def test_what_the_comparison_warns_of_comes_first_and_once():
-    study = study_of(run_of(split={"leaky": True, "n_animals": 2}))
+    study = study_of(run_of(split={"leaky": True, "n_replicates": 2}))
     told = dataclasses.replace(study, warnings=("LEAKY: figures flatter.",))
     first, second = warnings_of(told)
     assert first == "LEAKY: figures flatter."
-    assert second.startswith("Only 2 animals")
+    assert second.startswith("Only 2 replicates")

@@ -7,8 +7,8 @@ import pytest
 import report_runs
 from report_page import Page, result_of, rows
 
-from wound_jax.evaluation.baselines import BASELINES
-from wound_jax.evaluation.deltas import Deltas
+from wound_jax.baselines import BASELINES
+from wound_jax.evaluation.files import Deltas
 from wound_jax.report import write_html, write_run_html
 from wound_jax.report.glossary import Term, method_name, method_term, metric_name, metric_term
 
@@ -97,9 +97,9 @@ def test_named_genes_carry_their_changes(run):
 def test_the_table_of_a_comparison_decides(tmp_path):
     line = {
         "metric": "pearson_delta", "variant": "a", "seeds": 1, "model": 0.8765, "model_sd": None,
-        "model_low": 0.8, "model_high": 0.9, "best_baseline": "type_mean_shift", "baseline": 0.5,
+        "model_low": 0.8, "model_high": 0.9, "best_baseline": "type_mean_delta", "baseline": 0.5,
         "difference": 0.3765, "difference_low": 0.3, "difference_high": 0.4, "ceiling": 0.85,
-        "units": "animals", "n_units": 3,
+        "units": "replicates", "n_units": 3,
     }  # fmt: skip
     folder = report_runs.write_comparison(tmp_path, {"a": 0.6, "b": 0.5}, 1, [line])
     page = Page(write_html(folder))

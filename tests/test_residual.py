@@ -31,7 +31,7 @@ def _inputs(seed: int = 0) -> SetInputs:
         mask=jnp.asarray(np.arange(7) < np.array([[7], [5], [1]])),
         perturbation=jnp.array([0, 1, 1]),
         timepoint=jnp.zeros(3, int),
-        animal=jnp.zeros((3, 7), int),
+        replicate=jnp.zeros((3, 7), int),
     )
 
 
@@ -92,7 +92,7 @@ def test_padding_and_order_of_cells_do_not_matter(form):
         mask=inputs.mask[:, order],
         perturbation=inputs.perturbation,
         timepoint=inputs.timepoint,
-        animal=inputs.animal,
+        replicate=inputs.replicate,
     )
     found = predict(graphdef, parameters, shuffled)
     mask = np.asarray(inputs.mask)[:, order]

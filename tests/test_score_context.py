@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import fit_context
 from wound_jax.evaluation.metrics import Comparison
-from wound_jax.evaluation.strata import Stratum
 
 pytestmark = pytest.mark.blas
 
@@ -143,11 +143,11 @@ def test_mean_shifts_weigh_strata_alike_and_fall_back_on_all_perturbations() -> 
     no_treated = make_stratum("Neu", responding(4), n=(60, 0))
     context = fit(fib, mac, freeze, no_treated)
     burn = (fib.mean_delta + mac.mean_delta) / 2
-    np.testing.assert_allclose(context.mean_shift_of(fib), burn, rtol=1e-12)
-    np.testing.assert_allclose(context.mean_shift_of(freeze), freeze.mean_delta, rtol=1e-12)
+    np.testing.assert_allclose(context.mean_delta_of(fib), burn, rtol=1e-12)
+    np.testing.assert_allclose(context.mean_delta_of(freeze), freeze.mean_delta, rtol=1e-12)
     every = (2 * burn + freeze.mean_delta) / 3
     other = make_stratum("Fib", responding(1), perturbation="Sunburn")
-    np.testing.assert_allclose(context.mean_shift_of(other), every, rtol=1e-12)
+    np.testing.assert_allclose(context.mean_delta_of(other), every, rtol=1e-12)
 
 
 def test_the_classifier_tells_types_apart_on_new_cells_treated_or_not() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from wound_jax.config import RunConfig
 from wound_jax.data.prepare import PreparedData, prepare
-from wound_jax.evaluation.held_out import Yardstick, fit_yardstick
-from wound_jax.evaluation.outcome import Outcome, judge
+from wound_jax.evaluation.reference import Yardstick, fit_yardstick
+from wound_jax.evaluation.result import Outcome, judge
 from wound_jax.evaluation.scorecard import render_scorecard, scorecard
 
 TRAINING = {
@@ -47,7 +47,10 @@ def cells() -> PreparedData:
     synthetic = {"n_cells": 4000, "n_genes": 700, "embedding_dim": 8, "seed": 3}
     return prepare(
         RunConfig.model_validate(
-            {"data": {"source": "synthetic", "synthetic": synthetic}, "split": {"kind": "animal"}}
+            {
+                "data": {"source": "synthetic", "synthetic": synthetic},
+                "split": {"kind": "replicate"},
+            }
         )
     )
 
@@ -55,7 +58,7 @@ def cells() -> PreparedData:
 @pytest.fixture(scope="module")
 def yardstick(cells) -> Yardstick:
     fitted = fit_yardstick(cells, RunConfig().evaluation, 0)
-    kept = ("identity", "global_mean_shift")
+    kept = ("identity", "global_mean_delta")
     return dataclasses.replace(fitted, baselines={name: fitted.baselines[name] for name in kept})
 
 
@@ -122,7 +125,7 @@ def test_a_day_that_was_trained_on_cannot_be_judged(outcomes):
 def test_a_high_value_no_better_than_a_baseline_fails(outcomes):
     """The plan's .75 is met, the difference to the best baseline is not above 0."""
     result = dict(outcomes["measured"].result)
-    difference = {"best_baseline": "global_mean_shift", "value": 0.01, "low": -0.01, "high": 0.03}
+    difference = {"best_baseline": "global_mean_delta", "value": 0.01, "low": -0.01, "high": 0.03}
     result["uncertainty"] = {"differences": {"pearson_delta": difference}}
     line = scorecard(result)[0]
     assert line["figure"] > 0.75

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import tiny_run
 
-from wound_jax.assemble import Run
-from wound_jax.batching import IndexBatch
-from wound_jax.checkpoint import Checkpoints
-from wound_jax.comparison.seeds_journal import SeedsJournal
-from wound_jax.comparison.seeds_run import SeedsRun, with_seed
 from wound_jax.errors import UserError
-from wound_jax.journal import Journal
-from wound_jax.loop import Loop, drive
-from wound_jax.runlog import read_metrics
+from wound_jax.training.batch import IndexBatch
+from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.log import Journal, read_metrics
+from wound_jax.training.loop import Loop, drive
+from wound_jax.training.seeds import SeedsJournal, SeedsRun, with_seed
+from wound_jax.training.setup import Run
 
 N_STEPS = 7
 RHYTHM = ("training.max_epochs=null", f"training.max_steps={N_STEPS}", "training.val_every=3")
@@ -27,7 +25,7 @@ CASES = {
     "adapters with dropout, cells on the host": (
         SEEDS,
         SEEDS,
-        (*tiny_run.LORA, "data.residency=host"),
+        (*tiny_run.LORA, "data.location=host"),
     ),
     "sinkhorn, a device for each seed": (
         SEEDS,

@@ -28,7 +28,7 @@ def permuted(inputs, order):
         inputs,
         control=inputs.control[:, order],
         mask=inputs.mask[:, order],
-        animal=inputs.animal[:, order],
+        replicate=inputs.replicate[:, order],
     )
 
 
@@ -73,17 +73,17 @@ def test_padding_changes_neither_value_nor_gradient(family):
     inputs.mask[0, 5:], inputs.mask[1, :3], inputs.mask[2] = False, False, False
     padding = ~inputs.mask
 
-    def total(parameters, control, animal):
-        given = replace(inputs, control=control, animal=animal)
+    def total(parameters, control, replicate):
+        given = replace(inputs, control=control, replicate=replicate)
         cells = predict(graphdef, parameters, given).cells
         return (jnp.where(inputs.mask[..., None], cells, 0.0) ** 2).sum(), cells
 
     step = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
-    (_, expected), (gradients, _) = step(parameters, inputs.control, inputs.animal)
+    (_, expected), (gradients, _) = step(parameters, inputs.control, inputs.replicate)
     for garbage in (0.0, -1e6, 1e6):
         control = np.where(padding[..., None], garbage, inputs.control).astype(np.float32)
-        animal = np.where(padding, 3, inputs.animal).astype(np.int32)
-        (_, cells), (found, of_control) = step(parameters, control, animal)
+        replicate = np.where(padding, 3, inputs.replicate).astype(np.int32)
+        (_, cells), (found, of_control) = step(parameters, control, replicate)
         assert np.isfinite(cells).all()
         np.testing.assert_array_equal(cells[inputs.mask], expected[inputs.mask])
         assert (np.asarray(of_control)[padding] == 0).all()
@@ -158,7 +158,7 @@ def test_only_a_non_negative_space_is_rectified_by_default(activation, non_negat
     np.testing.assert_array_equal(found, np.maximum(free, 0) if rectified else free)
 
 
-@pytest.mark.parametrize("field", ["animal", "timepoint"])
+@pytest.mark.parametrize("field", ["replicate", "timepoint"])
 def test_an_embedding_acts_and_an_unseen_code_gets_the_mean(field):
     model, inputs = tiny_run.model(*FAMILIES["llama"]), tiny_run.inputs()
     codes, table = getattr(inputs, field), f"{field}_embedding.table"
@@ -171,9 +171,9 @@ def test_an_embedding_acts_and_an_unseen_code_gets_the_mean(field):
     np.testing.assert_allclose(unseen, cells_of(averaged, inputs), atol=2e-6)
 
 
-def test_without_embeddings_animal_and_timepoint_change_nothing():
+def test_without_embeddings_replicate_and_timepoint_change_nothing():
     model, inputs = tiny_run.model("model.output_activation=none"), tiny_run.inputs()
-    other = replace(inputs, animal=inputs.animal * 0 - 1, timepoint=inputs.timepoint * 0 - 1)
+    other = replace(inputs, replicate=inputs.replicate * 0 - 1, timepoint=inputs.timepoint * 0 - 1)
     np.testing.assert_array_equal(cells_of(model, inputs), cells_of(model, other))
     assert not [name for name in model[1] if "embedding" in name]
 

@@ -9,8 +9,7 @@ from tiny import tiny_labels, tiny_obs
 
 from wound_jax.config.schema import DataConfig, SplitConfig, SyntheticConfig
 from wound_jax.data.annotations import Annotations, read_annotations
-from wound_jax.data.split_table import split_table
-from wound_jax.data.splits import PARTS, Split, make_split
+from wound_jax.data.splits import PARTS, Split, make_split, split_table
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 
@@ -18,7 +17,7 @@ LABELS = tiny_labels(tiny_obs(per_mouse=10))
 PAIRED = tiny_labels(tiny_obs(paired=True, per_mouse=5))
 EVERY_KIND = [
     {"kind": "random"},
-    {"kind": "animal"},
+    {"kind": "replicate"},
     {"kind": "timepoint"},
     {"kind": "celltype"},
     {"kind": "fewshot", "test": ["B cell"]},
@@ -70,9 +69,9 @@ def test_control_cells_are_held_out_or_shared(config):
     for part in ("val", "test"):
         assert len(shared.controls[part]) == shared.shared_controls(part) > 0
         # Validation cells drawn one by one have no controls of their own.
-        borrowed = part == "val" and config["kind"] not in ("random", "animal")
+        borrowed = part == "val" and config["kind"] not in ("random", "replicate")
         assert apart.shared_controls(part) == (len(apart.controls[part]) if borrowed else 0)
-    expected = apart if config["kind"] in ("random", "animal") else shared
+    expected = apart if config["kind"] in ("random", "replicate") else shared
     for part in PARTS:
         assert list(split(PAIRED, **config).controls[part]) == list(expected.controls[part])
 
@@ -89,64 +88,64 @@ def test_random_takes_its_share_of_each_stratum_and_is_stamped_leaky():
     assert not any(split(**config).leaky for config in EVERY_KIND[1:])
 
 
-def test_no_animal_lies_on_two_sides():
+def test_no_replicate_lies_on_two_sides():
     for labels in (LABELS, PAIRED):
-        found = split(labels, kind="animal")
-        animals = [
-            values(labels, "animal", np.union1d(found.treated[part], found.controls[part]))
+        found = split(labels, kind="replicate")
+        replicates = [
+            values(labels, "replicate", np.union1d(found.treated[part], found.controls[part]))
             for part in PARTS
         ]
-        assert not any(a & b for a, b in combinations(animals, 2))
+        assert not any(a & b for a, b in combinations(replicates, 2))
 
 
 def test_nested_mice_each_day_is_tested_and_trained_in_both_conditions(wound):
     """3 + 3, 3 + 3 and 2 + 2 mice; those of validation are of the first day that can spare some."""
     shares = {0.0: (0, 0, 0), 0.1: (1, 0, 0), 0.25: (1, 1, 0), 0.9: (1, 1, 0)}
     for fraction, val in shares.items():
-        found = split(wound, "Sham", kind="animal", seed=3, val_fraction=fraction)
+        found = split(wound, "Sham", kind="replicate", seed=3, val_fraction=fraction)
         train = tuple(n - 1 - v for n, v in zip((3, 3, 2), val, strict=True))
         for part, n_mice in (("test", (1, 1, 1)), ("train", train), ("val", val)):
             for cells in (found.treated[part], found.controls[part]):
-                mice = wound.take(cells).positions_by(("timepoint", "animal"))
+                mice = wound.take(cells).positions_by(("timepoint", "replicate"))
                 days = [day for day, _ in mice]
                 assert tuple(days.count(f"day{day}") for day in (10, 14, 19)) == n_mice
 
 
 def test_validation_mice_come_from_a_day_with_both_conditions(wound):
     test = [f"Burn_day10_m{i}" for i in (1, 2, 3)]
-    found = split(wound, "Sham", kind="animal", test=test)
+    found = split(wound, "Sham", kind="replicate", test=test)
     assert values(wound, "timepoint", found.treated["val"]) == {"day14"}
     assert values(wound, "timepoint", found.controls["val"]) == {"day14"}
 
 
 def test_paired_donors_are_held_out_with_both_arms():
-    found = split(PAIRED, kind="animal", test_fraction=0.34, val_fraction=0.34)
+    found = split(PAIRED, kind="replicate", test_fraction=0.34, val_fraction=0.34)
     for part, n in (("train", 2), ("val", 2), ("test", 2)):
-        animals = values(PAIRED, "animal", found.treated[part])
-        assert len(animals) == n
-        assert animals == values(PAIRED, "animal", found.controls[part])
+        replicates = values(PAIRED, "replicate", found.treated[part])
+        assert len(replicates) == n
+        assert replicates == values(PAIRED, "replicate", found.controls[part])
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
-def test_a_fraction_of_animals_takes_one_at_least_and_leaves_one(fraction):
-    found = split(PAIRED, kind="animal", test_fraction=fraction, val=[])
-    counts = {part: len(values(PAIRED, "animal", found.treated[part])) for part in PARTS}
+def test_a_fraction_of_replicates_takes_one_at_least_and_leaves_one(fraction):
+    found = split(PAIRED, kind="replicate", test_fraction=fraction, val=[])
+    counts = {part: len(values(PAIRED, "replicate", found.treated[part])) for part in PARTS}
     assert counts == {"train": 6 - max(1, min(5, round(6 * fraction))), "val": 0,
                       "test": max(1, min(5, round(6 * fraction)))}  # fmt: skip
 
 
-def test_named_animals_are_the_ones_held_out():
+def test_named_replicates_are_the_ones_held_out():
     test, val = {"burn_d1_m0", "sham_d1_m2"}, {"burn_d2_m1"}
-    found = split(kind="animal", test=sorted(test), val=sorted(val))
+    found = split(kind="replicate", test=sorted(test), val=sorted(val))
     cells = {part: found.treated[part] for part in PARTS}
-    assert values(LABELS, "animal", cells["test"]) == {"burn_d1_m0"}
-    assert values(LABELS, "animal", found.controls["test"]) == {"sham_d1_m2"}
-    assert values(LABELS, "animal", cells["val"]) == val
+    assert values(LABELS, "replicate", cells["test"]) == {"burn_d1_m0"}
+    assert values(LABELS, "replicate", found.controls["test"]) == {"sham_d1_m2"}
+    assert values(LABELS, "replicate", cells["val"]) == val
     # Without a control mouse of its own, validation borrows those of training.
     assert list(found.controls["val"]) == list(found.controls["train"])
-    chosen = split(kind="animal", val=sorted(val), seed=5)
-    assert values(LABELS, "animal", chosen.treated["val"]) == val
-    assert not values(LABELS, "animal", chosen.treated["test"]) & val
+    chosen = split(kind="replicate", val=sorted(val), seed=5)
+    assert values(LABELS, "replicate", chosen.treated["val"]) == val
+    assert not values(LABELS, "replicate", chosen.treated["test"]) & val
     assert values(LABELS, "timepoint", chosen.treated["test"]) == {"d1", "d2"}
 
 
@@ -198,7 +197,7 @@ def test_few_shot_keeps_a_fraction_of_the_type_in_training(fraction, kept):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"kind": "animal", "test": ["m9"]}, r"'m9'.*Known: burn_d1_m0, burn_d1_m1.*sham_d2_m2"),
+        ({"kind": "replicate", "test": ["m9"]}, r"'m9'.*Known: burn_d1_m0, burn_d1_m1.*sham_d2_m2"),
         ({"kind": "timepoint", "test": ["d3"]}, r"'d3'.*Known: d1, d2"),
         ({"kind": "celltype", "test": ["Bcell"]}, r"'Bcell'.*mean 'B cell'.*Known: B cell, T cell"),
         ({"kind": "celltype", "test": ["B cell"], "val": ["NK"]}, r"'NK'.*Known: B cell, T cell"),
@@ -208,10 +207,10 @@ def test_few_shot_keeps_a_fraction_of_the_type_in_training(fraction, kept):
             "B cell: named in split.test",
         ),
         ({"kind": "celltype", "test": ["B cell", "T cell"]}, "no treated cell for train"),
-        ({"kind": "animal", "test": ["sham_d1_m0"]}, "no treated cell for test"),
+        ({"kind": "replicate", "test": ["sham_d1_m0"]}, "no treated cell for test"),
         ({"kind": "random", "test_fraction": 0.0}, "no treated cell for test"),
         ({"kind": "timepoint", "test_fraction": 0.0}, "no treated cell for test"),
-        ({"kind": "animal", "test_fraction": 0.0}, "no treated cell for test"),
+        ({"kind": "replicate", "test_fraction": 0.0}, "no treated cell for test"),
     ],
 )
 def test_what_cannot_be_held_out_is_an_error(config, message):
@@ -219,7 +218,7 @@ def test_what_cannot_be_held_out_is_an_error(config, message):
         split(**config)
 
 
-@pytest.mark.parametrize("kind", ["random", "animal", "timepoint", "celltype"])
+@pytest.mark.parametrize("kind", ["random", "replicate", "timepoint", "celltype"])
 def test_no_validation_where_none_is_asked_for(kind):
     found = split(kind=kind, val_fraction=0.0)
     assert len(found.treated["val"]) == len(found.controls["val"]) == 0
@@ -244,21 +243,23 @@ def test_the_table_counts_cells_by_part_and_marks_shared_controls():
     train, val, test = rows["T cell, d1, burn"]
     assert (int(train) + int(val), test) == (30, "-")
     assert lines[-4] == "* control cells that training may use as well"
-    assert lines[-3].startswith("train: 54 treated, 120 control cells; treated animals: burn_d1_m0")
+    assert lines[-3].startswith(
+        "train: 54 treated, 120 control cells; treated replicates: burn_d1_m0"
+    )
     assert lines[-1].startswith("test: 60 treated, 60 control cells, 60 of them shared with train")
 
 
 def test_the_table_says_leaky_and_marks_nothing_where_nothing_is_shared():
     text = split_table(split(kind="random"), LABELS)
-    assert text.startswith("split: random (LEAKY: cells of one animal on both sides)")
+    assert text.startswith("split: random (LEAKY: cells of one replicate on both sides)")
     assert "*" not in text
-    assert "LEAKY" not in split_table(split(kind="animal"), LABELS)
+    assert "LEAKY" not in split_table(split(kind="replicate"), LABELS)
 
 
-def test_the_table_of_data_without_timepoints_and_animals():
+def test_the_table_of_data_without_timepoints_and_replicates():
     obs = tiny_obs().drop(columns=["day", "mouse"])
-    labels = tiny_labels(obs, timepoint_col=None, animal_col=None)
+    labels = tiny_labels(obs, timepoint_col=None, replicate_col=None)
     text = split_table(split(labels, kind="random", val_fraction=0.0), labels)
     assert "\nB cell, burn " in text
-    assert "animals" not in text.splitlines()[-1]
+    assert "replicates" not in text.splitlines()[-1]
     assert "val: 0 treated, 0 control cells" in text

@@ -11,8 +11,8 @@ from wound_jax.evaluation.stability import (
     loss_variation,
     training_stability,
 )
-from wound_jax.loop import Loop
-from wound_jax.runlog import read_metrics
+from wound_jax.training.log import read_metrics
+from wound_jax.training.loop import Loop
 
 
 def test_a_line_has_no_variation():

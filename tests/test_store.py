@@ -13,15 +13,15 @@ import scipy.sparse as sp
 from tiny import TYPES, dense, tiny_adata, tiny_config, write
 
 from wound_jax import convert as command
-from wound_jax.batching import gather_on_host, index_batch, make_store
 from wound_jax.config import dump_config
 from wound_jax.config.schema import RunConfig
 from wound_jax.data import source
-from wound_jax.data.conversion import convert
 from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.data.source import read_parts
-from wound_jax.data.store import open_store
+from wound_jax.data.store.convert import convert
+from wound_jax.data.store.files import open_store
 from wound_jax.errors import UserError
+from wound_jax.training.batch import gather_on_host, index_batch, make_store
 
 TINY: Any = tiny_adata()
 COUNTS: dict[str, Any] = {"input": "layers/counts", "preprocess": "log1p_cp10k"}
@@ -41,7 +41,7 @@ def small_blocks(monkeypatch):
 
 def on_disk(config: RunConfig, path: Path) -> RunConfig:
     """The same run from a store."""
-    data = config.data.model_copy(update={"path": str(path), "residency": "disk"})
+    data = config.data.model_copy(update={"path": str(path), "location": "disk"})
     return config.model_copy(update={"data": data})
 
 
@@ -147,7 +147,7 @@ def test_a_store_of_other_settings_is_refused(change, message, tmp_path):
 
 def test_a_store_of_another_model_is_refused(tmp_path):
     _, disk = both(tmp_path, **CONFIGS["variable genes"])
-    config = tiny_config(tmp_path / "store.h5ad", residency="disk", **COUNTS)
+    config = tiny_config(tmp_path / "store.h5ad", location="disk", **COUNTS)
     spec = prepare(tiny_config(write(TINY, tmp_path), **COUNTS)).spec
     with pytest.raises(UserError, match=r"holds 15 genes .* not the 40 genes"):
         prepare(config, spec)
@@ -160,7 +160,7 @@ def test_a_file_that_is_no_whole_store_is_refused(tmp_path):
         prepare(on_disk(config, tmp_path / "tiny.h5ad"))
     store = tmp_path / "store.h5ad"
     convert(config, store, progress=False)
-    with pytest.raises(UserError, match=r"is a training store.*data\.residency=disk"):
+    with pytest.raises(UserError, match=r"is a training store.*data\.location=disk"):
         read_parts(store, {"X"})
     with pytest.raises(UserError, match="is a training store already"):
         convert(tiny_config(store), tmp_path / "again.h5ad", progress=False)
@@ -187,7 +187,7 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     store.write_text("precious")
     with pytest.raises(UserError, match=r"layers/counts|integer counts"):
         convert(tiny_config(path, input="layers/counts"), store, progress=False)
-    monkeypatch.setattr("wound_jax.data.store.StoreWriter.finish", lambda *_: 1 / 0)
+    monkeypatch.setattr("wound_jax.data.store.files.StoreWriter.finish", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         convert(tiny_config(path), store, progress=False)
     assert store.read_text() == "precious"
@@ -196,7 +196,7 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 def test_labels_read_from_other_columns_give_another_fingerprint(tmp_path):
     memory, disk = both(tmp_path)
-    found = prepare(tiny_config(tmp_path / "store.h5ad", residency="disk", timepoint_col=None))
+    found = prepare(tiny_config(tmp_path / "store.h5ad", location="disk", timepoint_col=None))
     assert disk.fingerprint == memory.fingerprint != found.fingerprint
 
 
@@ -210,7 +210,7 @@ def test_the_command_writes_a_store_and_says_how_to_train(tmp_path, capsys):
     assert "reading" in shown
     assert "writing" in shown
     assert f"{TINY.n_obs} cells x 15 genes" in shown
-    assert f"train with data.path={out} data.residency=disk" in shown
+    assert f"train with data.path={out} data.location=disk" in shown
     assert command.main(words) == 2
     assert "exists; choose another --output, or give --overwrite" in capsys.readouterr().err
     assert command.main([*words, "--overwrite", "--no-progress", "data.n_hvg=12"]) == 0

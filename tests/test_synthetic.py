@@ -13,8 +13,8 @@ from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import SyntheticWound, simulate
 from wound_jax.data.synthetic.cells import draw_cells
 from wound_jax.data.synthetic.design import GROUPS, MICE, cells_per_group, cells_per_mouse
-from wound_jax.data.synthetic.expression import draw_tissue
 from wound_jax.data.synthetic.markers import IDENTITY, MARKERS, TYPES, genes_of
+from wound_jax.data.synthetic.measure import draw_tissue
 from wound_jax.synthetic import main
 
 pytestmark = pytest.mark.blas

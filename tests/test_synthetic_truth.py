@@ -9,8 +9,8 @@ from wound_jax.config.schema import SyntheticConfig
 from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import SyntheticWound, measure, simulate
 from wound_jax.data.synthetic.cells import draw_cells
-from wound_jax.data.synthetic.expression import Expected, draw_tissue
 from wound_jax.data.synthetic.markers import MARKERS, TYPES
+from wound_jax.data.synthetic.measure import Expected, draw_tissue
 
 pytestmark = pytest.mark.blas
 

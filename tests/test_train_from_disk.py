@@ -10,12 +10,13 @@ import shrunk_runs
 import tiny_run
 
 from wound_jax import convert, evaluate, train
-from wound_jax.ahead import Ahead
 from wound_jax.config import load_config
 from wound_jax.data.prepare import prepare
-from wound_jax.data.rows import SparseRows
+from wound_jax.data.store.rows import SparseRows
+from wound_jax.data.strata import plan_strata
+from wound_jax.devices.prefetch import Ahead
 from wound_jax.errors import UserError
-from wound_jax.evaluation.held_out import fit_yardstick, plan_strata
+from wound_jax.evaluation.reference import fit_yardstick
 
 # The tiny run, on cells of a file.
 FILE = [o for o in tiny_run.TINY if not o.startswith("data.s")]
@@ -34,15 +35,15 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def overrides(folder: Path, residency: str, *more: str) -> list[str]:
-    name = "store" if residency == "disk" else "cells"
-    where = [f"data.path={folder}/{name}.h5ad", f"data.residency={residency}", "data.n_hvg=120"]
+def overrides(folder: Path, location: str, *more: str) -> list[str]:
+    name = "store" if location == "disk" else "cells"
+    where = [f"data.path={folder}/{name}.h5ad", f"data.location={location}", "data.n_hvg=120"]
     return [*FILE, *where, *more]
 
 
-def trained(folder: Path, residency: str, run: Path, *more: str) -> Path:
+def trained(folder: Path, location: str, run: Path, *more: str) -> Path:
     settings = ["training.max_steps=5", "training.val_every=3", "training.log_every=1", *SCORED]
-    words = [*overrides(folder, residency, *settings), f"run_dir={run}", *more]
+    words = [*overrides(folder, location, *settings), f"run_dir={run}", *more]
     assert train.main(["--config", str(folder / "run.yaml"), "--no-progress", *words]) == 0
     return run
 
@@ -120,7 +121,7 @@ def test_a_store_that_changed_under_a_run_is_refused(folder, tmp_path):
     text = (run / "config.yaml").read_text()
     store = tmp_path / "other.h5ad"
     words = ["--config", str(run / "config.yaml"), "--output", str(store), "--no-progress"]
-    other = [f"data.path={folder}/cells.h5ad", "data.residency=host", "data.n_hvg=119"]
+    other = [f"data.path={folder}/cells.h5ad", "data.location=host", "data.n_hvg=119"]
     assert convert.main([*words, *other]) == 0
     (run / "config.yaml").write_text(text.replace(str(folder / "store.h5ad"), str(store)))
     assert evaluate.main([str(run)]) == 2
@@ -130,13 +131,13 @@ def test_a_store_that_changed_under_a_run_is_refused(folder, tmp_path):
     ("change", "message"),
     [
         (["data.input=obsm/A"], "data.input=obsm/A is an embedding: set data.input=X"),
-        (["data.source=synthetic"], "data.source=synthetic is simulated: set data.residency="),
+        (["data.source=synthetic"], "data.source=synthetic is simulated: set data.location="),
         (["velocity.enable=true"], "needs the velocities of all cells in memory: set data.res"),
     ],
 )
 def test_what_a_store_does_not_hold_is_refused_before_anything_is_read(change, message):
     with pytest.raises(UserError, match=message):
-        load_config(None, ["data.residency=disk", *change])
+        load_config(None, ["data.location=disk", *change])
 
 
 def test_a_file_that_ends_early_is_an_error_of_the_step_that_reads_it(folder, tmp_path):

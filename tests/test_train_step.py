@@ -8,11 +8,11 @@ import optax
 import pytest
 import tiny_run
 
-from wound_jax.assemble import build_objective
-from wound_jax.batching import SetBatch
-from wound_jax.data.plan import SetPlan
+from wound_jax.data.sets import SetPlan
+from wound_jax.devices.mesh import make_devices
 from wound_jax.errors import UserError
-from wound_jax.sharding import make_devices
+from wound_jax.training.batch import SetBatch
+from wound_jax.training.setup import build_objective
 
 
 def objective_of(run, *overrides: str):
@@ -27,7 +27,7 @@ def arrays(batch) -> SetBatch:
 @pytest.fixture(scope="module")
 def case():
     """Loss and gradient without dropout, parameters, batches of arrays, and three sets."""
-    run = tiny_run.new_run("data.residency=host")
+    run = tiny_run.new_run("data.location=host")
     objective, plan = objective_of(run), run.plans.epoch(0)
     plan = plan.take(np.argsort(-plan.target_mask.sum(axis=1))[[0, 5, 11]])
     grad = jax.jit(jax.value_and_grad(lambda p, b: objective(p, b)[0]))
@@ -99,7 +99,7 @@ def test_norms_add_up_and_the_rate_is_logged():
 
 def test_clip_and_norm_see_what_trains_alone():
     """Under LoRA the norm over all gradients would be another one, and clip by another factor."""
-    settings = (*tiny_run.LORA, "model.dropout=0", "model.lora.dropout=0", "data.residency=host")
+    settings = (*tiny_run.LORA, "model.dropout=0", "model.lora.dropout=0", "data.location=host")
     run = tiny_run.new_run(*settings)
     objective, (plan,) = objective_of(run, *settings), tiny_run.plans(run, 1)
     batch = arrays(run.feed.batch(plan))

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from uncertainty_cells import animals, context_of, guesses, slow_figures, stratum
+from uncertainty_cells import context_of, guesses, replicates, slow_figures, stratum
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.metrics import Comparison, score_all
-from wound_jax.evaluation.strata import Stratum
 from wound_jax.evaluation.uncertainty import BOOTSTRAPPED, bootstrap
-from wound_jax.evaluation.uncertainty.energy import sampled_cells
-from wound_jax.evaluation.uncertainty.pools import animal_profiles
-from wound_jax.evaluation.uncertainty.resampling import plan_resampling
+from wound_jax.evaluation.uncertainty.drawn_metrics import sampled_cells
+from wound_jax.evaluation.uncertainty.resampling import plan_resampling, replicate_profiles
 
 pytestmark = pytest.mark.blas
 
@@ -23,11 +22,13 @@ DRAWS = 40
 def paired() -> list[Stratum]:
     """Donors with both arms; d4 has no T cells, and B cells of d3 are few."""
     return [
-        stratum("T", animals(("d1", 30), ("d2", 14), ("d3", 9)), animals(("d1", 8), ("d2", 31))),
+        stratum(
+            "T", replicates(("d1", 30), ("d2", 14), ("d3", 9)), replicates(("d1", 8), ("d2", 31))
+        ),
         stratum(
             "B",
-            animals(("d1", 12), ("d2", 20), ("d3", 2), ("d4", 15)),
-            animals(("d1", 25), ("d2", 9), ("d3", 3), ("d4", 11)),
+            replicates(("d1", 12), ("d2", 20), ("d3", 2), ("d4", 15)),
+            replicates(("d1", 25), ("d2", 9), ("d3", 3), ("d4", 11)),
         ),
     ]
 
@@ -40,7 +41,7 @@ def nested() -> list[Stratum]:
         "d14": ({"s3": 25, "s4": 9}, {"b4": 18, "b5": 14}),
     }
     return [
-        stratum(cell_type, animals(*sham.items()), animals(*burn.items()), timepoint=day)
+        stratum(cell_type, replicates(*sham.items()), replicates(*burn.items()), timepoint=day)
         for day, (sham, burn) in days.items()
         for cell_type in ("Fib", "Mac")
     ]
@@ -53,9 +54,9 @@ def test_the_draws_are_the_figures_of_repeated_cells(design, max_cells, request)
     context, predictions = context_of(strata, max_cells), guesses(strata)
     found = bootstrap(strata, predictions, context, draws=DRAWS, seed=5)
     plan = plan_resampling(strata, DRAWS, seed=5)
-    names = list(animal_profiles(strata))
+    names = list(replicate_profiles(strata))
     chosen = [sampled_cells(s, context) for s in strata]
-    # The weight of an animal drawn once; figures do not depend on it.
+    # The weight of a replicate drawn once; figures do not depend on it.
     once = np.where(plan.weights > 0, plan.weights, np.inf)[1:].min(axis=0)
     lost = 0
     for draw in range(DRAWS):
@@ -96,7 +97,7 @@ def test_the_identity_is_exactly_no_better_than_itself(nested):
 
 def test_without_an_effect_there_is_nothing_to_correlate_with(paired):
     one = paired[1]
-    still = replace(one, treated=one.control, treated_animals=one.control_animals)
+    still = replace(one, treated=one.control, treated_replicates=one.control_replicates)
     predictions = {"model": [still.control + 1], "identity": [still.control]}
     found = bootstrap([still], predictions, context_of(paired), draws=DRAWS, seed=0)
     assert np.isnan(found.values[:, [0, 1, 3]]).all()
@@ -134,10 +135,10 @@ def test_predictions_may_be_made_on_demand(nested):
     assert asked == [0, 1, 2, 3]
 
 
-def test_the_interval_of_a_mean_difference_is_as_wide_as_the_animals_differ():
+def test_the_interval_of_a_mean_difference_is_as_wide_as_the_replicates_differ():
     """Many cells, donors that differ: mean squared errors vary with donors, not with cells."""
     names = [f"d{i}" for i in range(10)]
-    labels = animals(*((name, 60) for name in names))
+    labels = replicates(*((name, 60) for name in names))
     strata = [stratum(cell_type, labels, labels) for cell_type in ("A", "B", "C")]
     found = bootstrap(strata, guesses(strata), context_of(strata), draws=400, seed=0)
     jackknife = []
@@ -148,8 +149,8 @@ def test_the_interval_of_a_mean_difference_is_as_wide_as_the_animals_differ():
                 s,
                 control=s.control[kept],
                 treated=s.treated[kept],
-                control_animals=np.array(labels)[kept],
-                treated_animals=np.array(labels)[kept],
+                control_replicates=np.array(labels)[kept],
+                treated_replicates=np.array(labels)[kept],
             )
             for s in strata
         ]

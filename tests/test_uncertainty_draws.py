@@ -7,10 +7,10 @@ import pytest
 
 from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws, average, between, bootstrap_units
-from wound_jax.evaluation.uncertainty.intervals import stretched_interval
+from wound_jax.evaluation.uncertainty.draws import stretched_interval
 from wound_jax.evaluation.uncertainty.weights import draw_weights
 
-METHODS = ("model", "mean_shift", "ridge")
+METHODS = ("model", "mean_delta", "ridge")
 
 
 def table(seed: int = 0, n: int = 12) -> np.ndarray:
@@ -71,29 +71,29 @@ def test_intervals_end_where_the_metric_does():
     values = np.array([[0.99, 0.01, 0.0], [0.7, 0.0, 0.0], [1.0, 0.03, 0.0]])
     found = folds({"pearson_delta": values, "mse": values})
     assert found.interval("model", "pearson_delta")[1] == 1.0
-    assert found.interval("mean_shift", "mse")[0] == 0.0
-    assert found.interval("mean_shift", "pearson_delta")[0] < 0.0
+    assert found.interval("mean_delta", "mse")[0] == 0.0
+    assert found.interval("mean_delta", "pearson_delta")[0] < 0.0
 
 
 def test_differences_are_paired_and_positive_where_the_first_is_better():
     found = folds({"pearson_delta": table(), "mse": 1 - table()})
     for metric in ("pearson_delta", "mse"):
-        value, low, high = found.difference("model", "mean_shift", metric)
+        value, low, high = found.difference("model", "mean_delta", metric)
         assert value == pytest.approx(np.mean(table()[:, 0] - table()[:, 1]))
         assert 0 < low < value < high
         # What units have in common is in both, and not in the difference.
         ends = found.interval("model", metric)
         assert high - low < 0.2 * (ends[1] - ends[0])
-        turned = found.difference("mean_shift", "model", metric)
+        turned = found.difference("mean_delta", "model", metric)
         assert turned == pytest.approx((-value, -high, -low))
 
 
 def test_the_best_baseline_is_never_the_model():
     found = folds({"pearson_delta": table(), "mse": 1 - table()})
-    assert found.best_baseline("pearson_delta") == "mean_shift"
-    assert found.best_baseline("mse") == "mean_shift"
+    assert found.best_baseline("pearson_delta") == "mean_delta"
+    assert found.best_baseline("mse") == "mean_delta"
     point = found.point.copy()
-    point[METHODS.index("mean_shift")] = np.nan
+    point[METHODS.index("mean_delta")] = np.nan
     assert replace(found, point=point).best_baseline("mse") == "ridge"
 
 
@@ -104,8 +104,8 @@ def test_the_summary_is_what_the_results_hold():
     interval = found.interval("ridge", "pearson_delta")
     assert summary["intervals"]["ridge"]["pearson_delta"] == list(interval)
     difference = summary["differences"]["pearson_delta"]
-    assert difference.pop("best_baseline") == "mean_shift"
-    assert (*difference.values(),) == found.difference("model", "mean_shift", "pearson_delta")
+    assert difference.pop("best_baseline") == "mean_delta"
+    assert (*difference.values(),) == found.difference("model", "mean_delta", "pearson_delta")
     assert list(difference) == ["value", "low", "high"]
 
 

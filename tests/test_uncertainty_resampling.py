@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from uncertainty_cells import animals, context_of, guesses, stratum
+from uncertainty_cells import context_of, guesses, replicates, stratum
 
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.uncertainty import bootstrap
-from wound_jax.evaluation.uncertainty.pools import animal_profiles, make_pools
-from wound_jax.evaluation.uncertainty.resampling import Resampling, plan_resampling
+from wound_jax.evaluation.uncertainty.resampling import (
+    Resampling,
+    make_pools,
+    plan_resampling,
+    replicate_profiles,
+)
 from wound_jax.evaluation.uncertainty.weights import draw_weights
 
 pytestmark = pytest.mark.blas
@@ -18,7 +22,7 @@ DAYS = ("d10", "d14", "d19")
 
 
 def mice(arm: str, day: str, n: int) -> list[str]:
-    return animals(*((f"{arm}_{day}_{i}", 12) for i in range(n)))
+    return replicates(*((f"{arm}_{day}_{i}", 12) for i in range(n)))
 
 
 def burn_mice(per_day: dict[str, int], shams: int = 2) -> list[Stratum]:
@@ -29,16 +33,16 @@ def burn_mice(per_day: dict[str, int], shams: int = 2) -> list[Stratum]:
     ]
 
 
-def weight_of(plan: Resampling, strata: list[Stratum], animal: str) -> np.ndarray:
-    return plan.weights[:, list(animal_profiles(strata)).index(animal)]
+def weight_of(plan: Resampling, strata: list[Stratum], replicate: str) -> np.ndarray:
+    return plan.weights[:, list(replicate_profiles(strata)).index(replicate)]
 
 
 def test_donors_are_drawn_for_both_arms_at_once():
-    labels = animals(("d1", 9), ("d2", 5), ("d3", 7))
+    labels = replicates(("d1", 9), ("d2", 5), ("d3", 7))
     strata = [stratum(name, labels, labels[::-1]) for name in ("A", "B")]
     plan = plan_resampling(strata, 50, seed=0)
-    assert (plan.units, plan.n_units, plan.degrees) == ("animals", 3, 2)
-    assert "both arms of an animal at once" in plan.note
+    assert (plan.units, plan.n_units, plan.degrees) == ("replicates", 3, 2)
+    assert "both arms of a replicate at once" in plan.note
     control, treated = plan.arms(1)
     assert (control.weights == treated.weights).all()
     assert control.counts.tolist() == [9, 5, 7]
@@ -51,7 +55,7 @@ def test_donors_are_drawn_for_both_arms_at_once():
 def test_mice_are_drawn_within_their_arm_and_day_and_no_day_is_lost():
     strata = burn_mice({"d10": 3, "d14": 3, "d19": 2})
     plan = plan_resampling(strata, 200, seed=0)
-    assert (plan.units, plan.n_units, plan.degrees) == ("animals", 8, 5)
+    assert (plan.units, plan.n_units, plan.degrees) == ("replicates", 8, 5)
     for place in range(len(strata)):
         for arm in plan.arms(place):
             assert arm.weights.mean(axis=1) == pytest.approx(1)
@@ -63,7 +67,7 @@ def test_mice_are_drawn_within_their_arm_and_day_and_no_day_is_lost():
 def test_days_with_one_burnt_mouse_are_drawn_along_with_it():
     strata = burn_mice(dict.fromkeys(DAYS, 1), shams=1)
     plan = plan_resampling(strata, 300, seed=0)
-    assert (plan.units, plan.n_units, plan.degrees) == ("animals", 3, 2)
+    assert (plan.units, plan.n_units, plan.degrees) == ("replicates", 3, 2)
     assert "over timepoints, which come and go with them" in plan.note
     for place, one in enumerate(strata):
         mouse = weight_of(plan, strata, f"burn_{one.timepoint}_0")
@@ -82,7 +86,7 @@ def test_days_with_one_burnt_mouse_are_drawn_along_with_it():
 
 
 def test_a_mouse_alone_on_its_day_joins_the_day_with_the_fewest():
-    pools = make_pools(animal_profiles(burn_mice({"d10": 3, "d14": 2, "d19": 1})))
+    pools = make_pools(replicate_profiles(burn_mice({"d10": 3, "d14": 2, "d19": 1})))
     treated = [sorted({name.split("_")[1] for name in pool}) for pool in pools.treated]
     assert treated == [["d10"], ["d14", "d19"]]
     assert pools.collapsed
@@ -95,17 +99,17 @@ def test_perturbations_on_one_day_keep_their_own_mice():
         stratum("Fib", shams, mice(name, "d1", 2), timepoint="d1", perturbation=name)
         for name in ("burn", "cut")
     ]
-    pools = make_pools(animal_profiles(strata))
+    pools = make_pools(replicate_profiles(strata))
     assert pools.treated == [["burn_d1_0", "burn_d1_1"], ["cut_d1_0", "cut_d1_1"]]
     # Control mice that answer to both are one pool.
     assert pools.control == [["sham_d1_0", "sham_d1_1"]]
 
 
-def test_with_one_treated_animal_strata_are_drawn():
-    strata = [stratum(name, animals(("c1", 9), ("c2", 9)), ["t1"] * 12) for name in "ABCD"]
+def test_with_one_treated_replicate_strata_are_drawn():
+    strata = [stratum(name, replicates(("c1", 9), ("c2", 9)), ["t1"] * 12) for name in "ABCD"]
     plan = plan_resampling(strata, 500, seed=0)
     assert (plan.units, plan.n_units, plan.degrees) == ("strata", 4, 3)
-    assert "single treated animal" in plan.note
+    assert "single treated replicate" in plan.note
     found = bootstrap(strata, guesses(strata), context_of(strata), draws=500, seed=0)
     single = [
         bootstrap([s], {"identity": [s.control]}, context_of(strata), draws=2, seed=0).point[0, 2]
@@ -116,15 +120,17 @@ def test_with_one_treated_animal_strata_are_drawn():
     assert found.values[place, 2].std() == pytest.approx(np.std(single, ddof=1) / 2, rel=0.1)
 
 
-def test_animals_that_are_not_known_are_one_animal():
+def test_replicates_that_are_not_known_are_one_replicate():
     strata = [
-        replace(stratum(name, ["x"] * 9, ["x"] * 9), control_animals=None, treated_animals=None)
+        replace(
+            stratum(name, ["x"] * 9, ["x"] * 9), control_replicates=None, treated_replicates=None
+        )
         for name in "AB"
     ]
     assert plan_resampling(strata, 5, seed=0).units == "strata"
 
 
-def test_a_single_stratum_of_one_animal_leaves_cells_to_draw():
+def test_a_single_stratum_of_one_replicate_leaves_cells_to_draw():
     one = stratum("A", ["c"] * 400, ["t"] * 70)
     plan = plan_resampling([one], 800, seed=0)
     assert (plan.units, plan.n_units, plan.degrees) == ("cells", 70, 49)

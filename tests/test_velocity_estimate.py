@@ -7,9 +7,13 @@ import pytest
 import scipy.sparse as sp
 
 from wound_jax.data.velocity.contract import read_velocity
-from wound_jax.data.velocity.from_spliced import add_gene_velocity
+from wound_jax.data.velocity.from_spliced import (
+    add_gene_velocity,
+    fit_gamma,
+    smooth,
+    steady_state_velocity,
+)
 from wound_jax.data.velocity.graph import nearest_neighbours
-from wound_jax.data.velocity.steady_state import fit_gamma, smooth, steady_state_velocity
 from wound_jax.errors import UserError
 from wound_jax.velocity import main
 

@@ -94,7 +94,7 @@ def test_figures_against_their_definition():
     assert reverse["p"] == found["p"]
 
 
-def table_of(animals=False, **options):
+def table_of(replicates=False, **options):
     """Three types: one flows towards the effect, one away from it, one is rare."""
     rng = np.random.default_rng(6)
     parts, labels = [], []
@@ -105,23 +105,23 @@ def table_of(animals=False, **options):
         labels += [(name, "Sham")] * len(control) + [(name, "Burn")] * len(treated)
     z, v = (np.concatenate(part) for part in zip(*parts, strict=True))
     frame = pd.DataFrame(labels, columns=pd.Index(["cell_type", "condition"]))
-    if animals:
-        frame["animal"] = np.where(np.arange(len(frame)) % 2, "m1", "m2")
+    if replicates:
+        frame["replicate"] = np.where(np.arange(len(frame)) % 2, "m1", "m2")
     known = np.ones(len(z), bool)
     data = VelocityData(v, known, known.astype(np.float32), np.ones(10, bool), "test")
     return alignment_table(z, data, frame, "Sham", NullOptions(**options))
 
 
-@pytest.mark.parametrize("animals", [False, True])
-def test_table_of_verdicts(animals):
-    table = table_of(animals).set_index("cell_type")
+@pytest.mark.parametrize("replicates", [False, True])
+def test_table_of_verdicts(replicates):
+    table = table_of(replicates).set_index("cell_type")
     assert list(table["verdict"]) == ["towards Burn", "away from Burn", "too few cells"]
     assert list(table["n"]) == [60, 60, 8]
     assert table.loc["Fib", "mean_cosine"] > 0.5 > -0.5 > table.loc["Ker", "mean_cosine"]
     assert table.loc["Mus", ["mean_cosine", "p", "q"]].isna().all()
     tested = table.loc[["Fib", "Ker"]]
     assert (tested["q"] >= tested["p"]).all()
-    pd.testing.assert_frame_equal(table_of(animals), table.reset_index())
+    pd.testing.assert_frame_equal(table_of(replicates), table.reset_index())
     assert set(table_of(alpha=1e-9)["verdict"]) == {"not shown", "too few cells"}
 
 

@@ -189,15 +189,17 @@ def test_the_order_of_the_cells_does_not_matter(options):
 @pytest.mark.parametrize("key", ["obsm/X_emb", "X"])
 def test_cells_left_out_get_no_direction_and_shape_none(key):
     time, expression, _ = curve()
-    animals = np.random.default_rng(6).choice(["m1", "m2", "m3"], 500)
-    held_out = animals == "m3"
-    options = PseudotimeOptions(key, groups="type", leave_out={"animal": ("m3",)}, n_neighbours=20)
-    adata = cells(time, expression, animal=animals)
+    replicates = np.random.default_rng(6).choice(["m1", "m2", "m3"], 500)
+    held_out = replicates == "m3"
+    options = PseudotimeOptions(
+        key, groups="type", leave_out={"replicate": ("m3",)}, n_neighbours=20
+    )
+    adata = cells(time, expression, replicate=replicates)
     add_pseudotime_velocity(adata, options)
     # What the held-out cells are makes no difference to the others.
     elsewhere = expression.copy()
     elsewhere[held_out] = np.random.default_rng(7).standard_normal((held_out.sum(), GENES)) - 9
-    other = cells(time, elsewhere, animal=animals)
+    other = cells(time, elsewhere, replicate=replicates)
     add_pseudotime_velocity(other, options)
     found, again = (read_velocity(a, key) for a in (adata, other))
     np.testing.assert_array_equal(found.known, ~held_out)
@@ -207,7 +209,7 @@ def test_cells_left_out_get_no_direction_and_shape_none(key):
     assert (found.confidence[~held_out] > 0).mean() > 0.98
     assert adata.obs["velocity_pseudotime"].isna().tolist() == held_out.tolist()
     note = adata.uns["velocity_estimate"]
-    assert note["left_out"] == "animal=m3"
+    assert note["left_out"] == "replicate=m3"
     assert note["cells_left_out"] == held_out.sum()
     assert "no RNA velocity" in note["caution"]
 

@@ -14,10 +14,10 @@ from wound_jax.velocity import main
 
 @pytest.fixture
 def file(tmp_path):
-    """A file with an embedding, a pseudotime, three animals, and nothing of splicing."""
+    """A file with an embedding, a pseudotime, three replicates, and nothing of splicing."""
     time, expression, _ = curve(n=200)
-    animals = np.random.default_rng(8).choice(["m1", "m2", "m3"], 200)
-    adata = cells(time, expression, animal=animals)
+    replicates = np.random.default_rng(8).choice(["m1", "m2", "m3"], 200)
+    adata = cells(time, expression, replicate=replicates)
     adata.layers["counts"] = np.random.default_rng(9).poisson(2.0, adata.shape).astype(np.float32)
     adata.write_h5ad(tmp_path / "in.h5ad")
     return tmp_path
@@ -30,12 +30,12 @@ def add(folder, *options):
 
 def test_add_and_diagnose_by_the_command(file, capsys):
     options = ["--rep", "X", "--from-pseudotime", "--cell-type-col", "type"]
-    assert add(file, *options, "--leave-out", "animal=m3, m2") == 0
+    assert add(file, *options, "--leave-out", "replicate=m3, m2") == 0
     shown = capsys.readouterr()
     written = ad.read_h5ad(file / "out.h5ad")
     expected = ad.read_h5ad(file / "in.h5ad")
     add_pseudotime_velocity(
-        expected, PseudotimeOptions("X", groups="type", leave_out={"animal": ("m3", "m2")})
+        expected, PseudotimeOptions("X", groups="type", leave_out={"replicate": ("m3", "m2")})
     )
     np.testing.assert_array_equal(written.layers["velocity"], expected.layers["velocity"])
     assert "no RNA velocity" in shown.err
@@ -62,16 +62,16 @@ def test_a_second_representation_may_follow_the_first(file, capsys):
 
 
 def test_directions_made_with_held_out_cells_are_refused(file):
-    split = {"kind": "animal", "test": ["m3"], "val": ["m2"]}
-    data = {"path": str(file / "out.h5ad"), "timepoint_col": None, "animal_col": "animal"}
+    split = {"kind": "replicate", "test": ["m3"], "val": ["m2"]}
+    data = {"path": str(file / "out.h5ad"), "timepoint_col": None, "replicate_col": "replicate"}
     data |= {"cell_type_col": "type", "match_on": ["cell_type"]}
     config = RunConfig.model_validate({"data": data, "split": split, "velocity": {"enable": True}})
     options = ["--rep", "X", "--from-pseudotime", "--cell-type-col", "type"]
-    assert add(file, *options, "--leave-out", "animal=m3") == 0
-    with pytest.raises(UserError, match="treated cells that the animal split holds out"):
+    assert add(file, *options, "--leave-out", "replicate=m3") == 0
+    with pytest.raises(UserError, match="treated cells that the replicate split holds out"):
         prepare(config)
     (file / "out.h5ad").unlink()
-    assert add(file, *options, "--leave-out", "animal=m3,m2") == 0
+    assert add(file, *options, "--leave-out", "replicate=m3,m2") == 0
     held_out = prepare(config).split.treated
     assert len(held_out["test"])
     assert len(held_out["val"])
@@ -83,18 +83,18 @@ KEY = ("--from-pseudotime", "time")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--leave-out", "animal=m1"), "--leave-out belongs to --from-pseudotime"),
+        (("--leave-out", "replicate=m1"), "--leave-out belongs to --from-pseudotime"),
         ((*KEY, "--method", "graph"), "--method does not act with --from-pseudotime"),
         ((*KEY, "--log1p"), "--log1p does not act with --from-pseudotime"),
         ((*KEY, "--control", "Sham"), "--control does not act with a pseudotime that is given"),
         ((*KEY, "--preprocess", "none"), "--preprocess is for X and layers"),
-        ((*KEY, "--leave-out", "animal"), "expected COLUMN=VALUE[,VALUE]"),
+        ((*KEY, "--leave-out", "replicate"), "expected COLUMN=VALUE[,VALUE]"),
         ((*KEY, "--leave-out", "mouse=m1"), "unknown obs column to leave cells out by 'mouse'"),
-        ((*KEY, "--leave-out", "animal=m9"), "unknown value of 'animal' to leave out 'm9'"),
-        ((*KEY, "--leave-out", "animal=m1,m2,m3"), "leaves none of 200 cells"),
+        ((*KEY, "--leave-out", "replicate=m9"), "unknown value of 'replicate' to leave out 'm9'"),
+        ((*KEY, "--leave-out", "replicate=m1,m2,m3"), "leaves none of 200 cells"),
         ((*KEY, "--neighbours", "500"), "no cell has a direction"),
         (("--from-pseudotime", "tme"), "unknown obs column of pseudotime 'tme'. Did you mean"),
-        (("--from-pseudotime", "animal"), "obs['animal'] must hold numbers"),
+        (("--from-pseudotime", "replicate"), "obs['replicate'] must hold numbers"),
         (("--from-pseudotime",), "unknown obs column 'cell_types_simple_short'"),
         (("--from-pseudotime", "--cell-type-col", "type", "--control", "ctrl"), "'ctrl'"),
         ((*KEY, "--rep", "layers/counts"), "Here that setting is --preprocess"),

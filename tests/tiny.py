@@ -21,7 +21,7 @@ COLUMNS = {
     "control": "sham",
     "cell_type_col": "type",
     "timepoint_col": "day",
-    "animal_col": "mouse",
+    "replicate_col": "mouse",
 }
 N_GENES = 40
 
@@ -73,11 +73,11 @@ def tiny_labels(adata: ad.AnnData | pd.DataFrame, **data: Any) -> Annotations:
 def tiny_config(
     path: Path | None, *, split: Any = None, decoder: bool = False, **data: Any
 ) -> RunConfig:
-    """The config of a run on tiny cells; without a split by name, animals are held out."""
+    """The config of a run on tiny cells; without a split by name, replicates are held out."""
     return RunConfig.model_validate(
         {
             "data": {**COLUMNS, "path": str(path), "cell_set_len": 8, **data},
-            "split": split or {"kind": "animal"},
+            "split": split or {"kind": "replicate"},
             "model": {"decoder": {"enable": decoder}},
         }
     )

@@ -10,14 +10,14 @@ import numpy as np
 from flax import nnx
 
 from wound_jax.arrays import Parameters
-from wound_jax.assemble import Run
 from wound_jax.config import RunConfig, load_config
-from wound_jax.data.plan import SetPlan
 from wound_jax.data.prepare import PreparedData, prepare
+from wound_jax.data.sets import SetPlan
+from wound_jax.devices.mesh import place
 from wound_jax.models.functional import init_model, predict
 from wound_jax.models.set_transformer import ModelDims, SetInputs
-from wound_jax.sharding import place
-from wound_jax.train_step import TrainState
+from wound_jax.training.setup import Run
+from wound_jax.training.step import TrainState
 
 BATCH = 4
 TINY = (
@@ -26,7 +26,7 @@ TINY = (
     "data.synthetic.n_genes=300",
     "data.synthetic.embedding_dim=16",
     "data.cell_set_len=16",
-    "split.kind=animal",
+    "split.kind=replicate",
     "split.controls=shared",
     "model.hidden_dim=8",
     "model.layers=1",
@@ -92,7 +92,7 @@ def steps(run: Run, n: int) -> tuple[TrainState, list[dict]]:
 
 
 Model = tuple[nnx.GraphDef, Parameters]
-DIMS = ModelDims(features=12, perturbations=3, animals=4, timepoints=3)
+DIMS = ModelDims(features=12, perturbations=3, replicates=4, timepoints=3)
 SMALL = (
     "model.hidden_dim=16",
     "model.layers=1",
@@ -138,5 +138,5 @@ def inputs(n_sets: int = 3, n_cells: int = 8, dims: ModelDims = DIMS, seed: int 
         mask=np.ones((n_sets, n_cells), bool),
         perturbation=np.arange(n_sets, dtype=np.int32) % dims.perturbations,
         timepoint=np.arange(n_sets, dtype=np.int32) % max(dims.timepoints, 1),
-        animal=rng.integers(0, max(dims.animals, 1), (n_sets, n_cells)).astype(np.int32),
+        replicate=rng.integers(0, max(dims.replicates, 1), (n_sets, n_cells)).astype(np.int32),
     )

@@ -1,12 +1,12 @@
-"""Strata of simulated animals, and the figures of weighted cells computed the slow way."""
+"""Strata of simulated replicates, and the figures of weighted cells computed the slow way."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext, fit_context
-from wound_jax.evaluation.strata import Stratum
 
 N_GENES = 24
 
@@ -20,15 +20,17 @@ def stratum(
     perturbation: str = "Burn",
     seed: int = 0,
 ) -> Stratum:
-    """A stratum from the animal of each cell; animals, arms and genes differ."""
+    """A stratum from the replicate of each cell; replicates, arms and genes differ."""
     rng = np.random.default_rng([seed, *map(ord, f"{cell_type}{timepoint}{perturbation}")])
-    own = {animal: rng.normal(0, 0.3, N_GENES) for animal in sorted({*control, *treated})}
+    own = {replicate: rng.normal(0, 0.3, N_GENES) for replicate in sorted({*control, *treated})}
     effect = rng.normal(0, 1.0, N_GENES) * (np.arange(N_GENES) % 3 == 0)
 
-    def cells(animals: Sequence[str], shift: np.ndarray) -> np.ndarray:
+    def cells(replicates: Sequence[str], shift: np.ndarray) -> np.ndarray:
         base = 3 + np.arange(N_GENES) / 8 + shift
-        noise = rng.normal(size=(len(animals), N_GENES))
-        return (base + np.stack([own[animal] for animal in animals]) + noise).astype(np.float32)
+        noise = rng.normal(size=(len(replicates), N_GENES))
+        return (base + np.stack([own[replicate] for replicate in replicates]) + noise).astype(
+            np.float32
+        )
 
     return Stratum(
         cell_type=cell_type,
@@ -36,13 +38,13 @@ def stratum(
         control=cells(control, np.zeros(N_GENES)),
         treated=cells(treated, effect),
         perturbation=perturbation,
-        control_animals=np.array(control),
-        treated_animals=np.array(treated),
+        control_replicates=np.array(control),
+        treated_replicates=np.array(treated),
     )
 
 
-def animals(*counts: tuple[str, int]) -> list[str]:
-    """Labels of cells, so many of each animal, in mixed order."""
+def replicates(*counts: tuple[str, int]) -> list[str]:
+    """Labels of cells, so many of each replicate, in mixed order."""
     labels = [name for name, n in counts for _ in range(n)]
     return list(np.random.default_rng(len(labels)).permutation(labels))
 
@@ -64,7 +66,7 @@ def guesses(strata: Sequence[Stratum]) -> dict[str, list[np.ndarray]]:
 
 
 def repeated(labels: np.ndarray, copies: dict[str, int]) -> np.ndarray:
-    """Positions of the cells, each as often as its animal was drawn."""
+    """Positions of the cells, each as often as its replicate was drawn."""
     return np.repeat(np.arange(len(labels)), [copies[str(label)] for label in labels])
 
 
@@ -92,9 +94,9 @@ def slow_figures(
     chosen: tuple[np.ndarray, np.ndarray],
 ) -> list[float]:
     """The four headline figures of one stratum with every cell written out as often as drawn."""
-    assert s.control_animals is not None
-    assert s.treated_animals is not None
-    c, t = repeated(s.control_animals, copies), repeated(s.treated_animals, copies)
+    assert s.control_replicates is not None
+    assert s.treated_replicates is not None
+    c, t = repeated(s.control_replicates, copies), repeated(s.treated_replicates, copies)
     if not len(c) or not len(t):
         return [np.nan] * 4
     control, made, treated = (
@@ -104,7 +106,7 @@ def slow_figures(
     top = context.top_genes_of(s)
     c, t = (
         sample[repeated(labels[sample], copies)]
-        for sample, labels in zip(chosen, (s.control_animals, s.treated_animals), strict=True)
+        for sample, labels in zip(chosen, (s.control_replicates, s.treated_replicates), strict=True)
     )
     points = context.project(s.treated[t])
     effect, remaining = (

@@ -15,7 +15,7 @@ COMMANDS = {
     "train": ("wound_jax.train", "train a model from a config"),
     "evaluate": ("wound_jax.evaluate", "score a trained run on its held-out cells"),
     "compare": ("wound_jax.compare", "train variants over seeds and compare them, or compare runs"),
-    "leave-one-out": ("wound_jax.leave_one_out", "hold out every type or animal once, in turn"),
+    "leave-one-out": ("wound_jax.leave_one_out", "hold out every type or replicate once, in turn"),
     "ensemble": ("wound_jax.ensemble", "average runs that differ in their seed, and score them"),
     "predict": ("wound_jax.predict", "predict perturbed cells from control cells"),
     "convert": ("wound_jax.convert", "rewrite a file as a training store, to train from disk"),

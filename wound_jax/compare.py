@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wound_jax import cli
-from wound_jax.comparison.spec import CompareSpec, load_spec
-from wound_jax.comparison.variants import (
+from wound_jax.errors import UserError, unknown_name
+from wound_jax.experiments.spec import CompareSpec, load_spec
+from wound_jax.experiments.variants import (
     PlannedVariant,
     folder_of,
     is_finished,
@@ -19,7 +20,6 @@ from wound_jax.comparison.variants import (
     render_variants,
     require_own_folders,
 )
-from wound_jax.errors import UserError, unknown_name
 
 _EXAMPLES = """examples:
   python -m wound_jax.compare --config configs/compare_phases.yaml
@@ -29,7 +29,7 @@ _EXAMPLES = """examples:
 
 Interrupted, the same command goes on where it was. Exit status 1: some run failed and is left out.
 """
-# As in wound_jax.comparison.agreement, which is not imported for --help.
+# As in wound_jax.experiments.agreement, which is not imported for --help.
 _ASPECTS = ("split", "genes", "scale")
 
 
@@ -111,9 +111,9 @@ def _train_and_compare(
     allowed: Sequence[str],
 ) -> int:
     # Everything heavy is imported once all configs are known to be sound.
-    from wound_jax.comparison.finished import FinishedVariant, read_run
-    from wound_jax.comparison.schedule import Schedule
-    from wound_jax.compilation import use_compilation_cache
+    from wound_jax.devices.compilation import use_compilation_cache
+    from wound_jax.experiments.finished import FinishedVariant, read_run
+    from wound_jax.experiments.schedule import Schedule
 
     use_compilation_cache()
     schedule = Schedule(variants, together=together, progress_bar=not arguments.no_progress)
@@ -146,7 +146,7 @@ def _compare_runs(
             f"finished runs stay as they are: {list(overrides)} cannot be changed. Overrides go "
             "with --config."
         )
-    from wound_jax.comparison.finished import group_runs, read_run
+    from wound_jax.experiments.finished import group_runs, read_run
 
     variants = group_runs([read_run(run) for run in dict.fromkeys(runs)])
     print(render_variants({variant.name: variant.config for variant in variants}), flush=True)
@@ -163,10 +163,10 @@ def _write(
     name: str, variants: Sequence, folder: Path, allowed: Sequence[str], failures: Sequence[str]
 ) -> None:
     """Checks that the runs may be compared, writes the folder, prints the table."""
-    from wound_jax.comparison.agreement import between_runs, require_agreement
-    from wound_jax.comparison.figures import VariantFigures
-    from wound_jax.comparison.results import Comparison
-    from wound_jax.comparison.tables import write_comparison
+    from wound_jax.experiments.agreement import between_runs, require_agreement
+    from wound_jax.experiments.figures import VariantFigures
+    from wound_jax.experiments.results import Comparison
+    from wound_jax.experiments.tables import write_comparison
     from wound_jax.report import write_html
 
     runs = [(str(run.folder), run) for variant in variants for run in variant.runs]

@@ -18,7 +18,7 @@ _EXAMPLES = """example:
   python -m wound_jax convert --config configs/burn_sham_gene.yaml data.path=big.h5ad \\
       --output big_store.h5ad
   python -m wound_jax train --config configs/burn_sham_gene.yaml data.path=big_store.h5ad \\
-      data.residency=disk
+      data.location=disk
 """
 
 
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m wound_jax convert",
-        description="Rewrite a file as a training store, for data.residency=disk.",
+        description="Rewrite a file as a training store, for data.location=disk.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,7 +54,7 @@ def _main(arguments: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent} to write {output.name} into.")
     # Everything heavy is imported once the config is known to be sound.
-    from wound_jax.data.conversion import convert
+    from wound_jax.data.store.convert import convert
 
     start = time.perf_counter()
     store = convert(config, output, progress=not arguments.no_progress)
@@ -62,7 +62,7 @@ def _main(arguments: argparse.Namespace) -> int:
     print(
         f"{n_cells} cells x {n_genes} genes, {output.stat().st_size / 1e9:.2f} GB, in {output} "
         f"after {time.perf_counter() - start:.0f} s; train with data.path={output} "
-        "data.residency=disk",
+        "data.location=disk",
         file=sys.stderr,
     )
     return 0
@@ -73,7 +73,7 @@ def _require_convertible(config: RunConfig) -> None:
     if is_synthetic(config.data):
         raise UserError(
             "data.source=synthetic is simulated in memory; write it to a file first "
-            "(python -m wound_jax synthetic), or train with data.residency=device."
+            "(python -m wound_jax synthetic), or train with data.location=device."
         )
     if is_embedding(config.data):
         raise UserError(

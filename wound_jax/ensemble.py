@@ -15,7 +15,7 @@ from wound_jax import cli
 from wound_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from wound_jax.comparison.finished import FinishedRun
+    from wound_jax.experiments.finished import FinishedRun
 
 _EXAMPLES = """examples:
   python -m wound_jax.ensemble runs/kang runs/kang-2 runs/kang-3 --output runs/kang_ensemble
@@ -49,10 +49,10 @@ def _main(arguments: argparse.Namespace) -> int:
     if len(arguments.runs) < 2:
         raise UserError("one run is no ensemble; give two or more that differ in their seed.")
     # Everything heavy is imported once the arguments are known to be sound.
-    from wound_jax.comparison.finished import group_runs, read_run
-    from wound_jax.comparison.variants import is_finished
-    from wound_jax.compilation import use_compilation_cache
-    from wound_jax.run_folder import is_free, members_of
+    from wound_jax.devices.compilation import use_compilation_cache
+    from wound_jax.experiments.finished import group_runs, read_run
+    from wound_jax.experiments.variants import is_finished
+    from wound_jax.training.run_folder import is_free, members_of
 
     interrupted = members_of(folder) and not is_finished(folder)
     if not (is_free(folder) or interrupted):
@@ -72,12 +72,12 @@ def _make(runs: Sequence["FinishedRun"], folder: Path) -> str:
     """Writes and scores the ensemble; returns the tables of the results."""
     import jax
 
-    from wound_jax import provenance
     from wound_jax.config.load import dump_config
     from wound_jax.data.prepare import prepare
     from wound_jax.data.source import describe_source
-    from wound_jax.lifecycle import score_run
-    from wound_jax.run_folder import name_members
+    from wound_jax.report.score_run import score_run
+    from wound_jax.training import provenance
+    from wound_jax.training.run_folder import name_members
 
     first = runs[0]
     config = first.config.model_copy(update={"name": folder.name, "run_dir": str(folder)})
@@ -94,8 +94,8 @@ def _make(runs: Sequence["FinishedRun"], folder: Path) -> str:
 
 
 def _several_variants(one: "FinishedRun", other: "FinishedRun") -> str:
-    from wound_jax.comparison.variants import config_differences
     from wound_jax.config.diff import render
+    from wound_jax.experiments.variants import config_differences
 
     return (
         f"{one.folder} and {other.folder} differ in more than their seed:\n"

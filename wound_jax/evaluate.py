@@ -70,25 +70,24 @@ def _main(arguments: argparse.Namespace) -> int:
                 "prediction.* and evaluation.* keys, and read another file by --input."
             )
     # A finished run's file is complete, so overrides are judged against it as on a command line.
-    from wound_jax.run_folder import require_run
+    from wound_jax.training.run_folder import require_run
 
     config = load_config(require_run(arguments.run) / "config.yaml", arguments.overrides)
     return _evaluate(arguments, config)
 
 
 def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
-    from wound_jax import provenance
-    from wound_jax.compilation import use_compilation_cache
-    from wound_jax.data.days import require_days
-    from wound_jax.data.external import read_external
-    from wound_jax.data.prepare import prepare, resplit
-    from wound_jax.evaluation.held_out import fit_yardstick
-    from wound_jax.evaluation.mean_share_file import FILE, save_share
-    from wound_jax.evaluation.outcome import evaluate
-    from wound_jax.evaluation.report import write_report
-    from wound_jax.lifecycle import training_figures
+    from wound_jax.data.prepare import prepare, read_external, resplit
+    from wound_jax.data.timepoints import require_days
+    from wound_jax.devices.compilation import use_compilation_cache
+    from wound_jax.evaluation.files import write_report
+    from wound_jax.evaluation.reference import fit_yardstick
+    from wound_jax.evaluation.result import evaluate
+    from wound_jax.prediction.calibration.saved import FILE, save_blend
+    from wound_jax.prediction.loaded_run import load_run
     from wound_jax.report import write_run_html
-    from wound_jax.run_folder import load_run
+    from wound_jax.report.score_run import training_figures
+    from wound_jax.training import provenance
 
     use_compilation_cache()
     loaded = load_run(arguments.run, arguments.checkpoint)
@@ -110,7 +109,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
         prediction=config.prediction,
     )
     if outcome.share is not None and config.split == loaded.config.split:
-        save_share(loaded.folder / FILE, outcome.share)
+        save_blend(loaded.folder / FILE, outcome.share)
     seen = 0 if arguments.input else trained.trained_on(data, arguments.part)
     outcome.result["split"]["trained_on"] = seen
     outcome.result["run"] = {"folder": str(arguments.run), "steps": list(loaded.steps)}

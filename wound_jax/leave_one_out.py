@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from wound_jax import cli
-from wound_jax.comparison.spec import load_spec
 from wound_jax.errors import UserError
+from wound_jax.experiments.spec import load_spec
 
 _EXAMPLES = """examples:
   python -m wound_jax.leave_one_out --config configs/kang_celltype.yaml data.path=kang_ifnb.h5ad
@@ -18,7 +18,7 @@ _EXAMPLES = """examples:
   python -m wound_jax.leave_one_out --config configs/synthetic_recipe.yaml \\
       --leave-out timepoint --labels day14
 """
-_LEAVE_OUT = ("cell_type", "animal", "timepoint")
+_LEAVE_OUT = ("cell_type", "replicate", "timepoint")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m wound_jax.leave_one_out",
-        description="Hold out every cell type, animal or timepoint once, and compare with all "
+        description="Hold out every cell type, replicate or timepoint once, and compare with all "
         "baselines.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,8 +48,8 @@ def _main(arguments: argparse.Namespace) -> int:
     for text in arguments.overrides:
         if "=" not in text:
             raise UserError(f"{text!r} is no override; expected key=value (labels: --labels).")
-    from wound_jax.folds.run import leave_one_out
-    from wound_jax.folds.spec import FoldsSpec
+    from wound_jax.experiments.folds import FoldsSpec
+    from wound_jax.experiments.leave_one_out import leave_one_out
 
     path = Path(arguments.config)
     spec = load_spec(path, FoldsSpec)

@@ -2,7 +2,7 @@
 
 Writes one predicted cell for each control cell of the input: same names and columns, the condition
 set, expression in the model's genes and scale, and for each cell whether its type, timepoint and
-animal were seen in training. `--with-controls` adds the real controls, so that the file fits the
+replicate were seen in training. `--with-controls` adds the real controls, so that the file fits the
 field's evaluator (cell-eval), which wants both in one file. Cells that `data.exclude` left out of
 training are left out here. Files of any size are read and written in parts.
 """
@@ -56,9 +56,9 @@ def _main(arguments: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise UserError(f"there is no folder {output.parent} to write {output.name} into.")
     # Everything heavy is imported once the arguments are known to be sound.
-    from wound_jax.compilation import use_compilation_cache
-    from wound_jax.prediction import predict_file, warn
-    from wound_jax.run_folder import load_run
+    from wound_jax.devices.compilation import use_compilation_cache
+    from wound_jax.prediction.files import predict_file, warn
+    from wound_jax.prediction.loaded_run import load_run
 
     use_compilation_cache()
     run = load_run(arguments.run, arguments.checkpoint)

@@ -62,7 +62,7 @@ def _main(arguments: argparse.Namespace) -> int:
     if not arguments.distributed:
         return _run(arguments, config)
     # Everything heavy is imported once the config is known to be sound.
-    from wound_jax import processes
+    from wound_jax.devices import processes
 
     processes.join()
     with processes.leave_at_once():
@@ -70,7 +70,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, config: RunConfig | None) -> int:
-    from wound_jax import processes
+    from wound_jax.devices import processes
 
     progress_bar = not arguments.no_progress
     # What trains is local to these calls, so that the evaluation has its memory.
@@ -97,12 +97,12 @@ def _require_where(overrides: Sequence[str]) -> None:
 
 
 def _start(config: RunConfig, *, progress_bar: bool):
-    from wound_jax import processes
     from wound_jax.data.source import describe_source
-    from wound_jax.data.split_table import split_table
-    from wound_jax.lifecycle import record_start, warn_of_warmups
-    from wound_jax.optim.parameter_table import format_parameter_table
-    from wound_jax.run_folder import new_folder, require_free
+    from wound_jax.data.splits import split_table
+    from wound_jax.devices import processes
+    from wound_jax.models.partition import format_parameter_table
+    from wound_jax.training.run_folder import new_folder, require_free
+    from wound_jax.training.run_record import record_start, warn_of_warmups
 
     processes.from_first(lambda: require_free(config))
     _say(f"data: {describe_source(config.data)}")
@@ -117,8 +117,9 @@ def _start(config: RunConfig, *, progress_bar: bool):
 
 
 def _resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool):
-    from wound_jax import processes, provenance
-    from wound_jax.run_folder import require_run, require_single
+    from wound_jax.devices import processes
+    from wound_jax.training import provenance
+    from wound_jax.training.run_folder import require_run, require_single
 
     def config_text() -> str:
         require_single(require_run(folder), "only a single run can be trained on")
@@ -139,10 +140,10 @@ def _resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool):
 
 def _read(config: RunConfig):
     """The cells, once it is known that the devices suffice; the same ones on all processes."""
-    from wound_jax import processes
     from wound_jax.config.load import inline, schema_keys, value_at
     from wound_jax.data.prepare import prepare
-    from wound_jax.sharding import make_devices
+    from wound_jax.devices import processes
+    from wound_jax.devices.mesh import make_devices
 
     def settings() -> dict[str, str]:
         return {key: inline(value_at(config, key)) for key in schema_keys()}
@@ -156,9 +157,9 @@ def _read(config: RunConfig):
 
 
 def _assemble(config: RunConfig, data):
-    from wound_jax.assemble import Run
-    from wound_jax.compilation import use_compilation_cache
-    from wound_jax.evaluation.held_out import plan_strata
+    from wound_jax.data.strata import plan_strata
+    from wound_jax.devices.compilation import use_compilation_cache
+    from wound_jax.training.setup import Run
 
     use_compilation_cache()
     # Test cells too few to be scored are found before the training, not after it.
@@ -168,9 +169,9 @@ def _assemble(config: RunConfig, data):
 
 def _train(config: RunConfig, data, run, folder: Path, *, resume: bool, progress_bar: bool):
     """Trains a run; returns its folder, config and cells, or None if it was interrupted."""
-    from wound_jax import processes
-    from wound_jax.lifecycle import add_seconds
-    from wound_jax.loop import Loop
+    from wound_jax.devices import processes
+    from wound_jax.training.loop import Loop
+    from wound_jax.training.run_record import add_seconds
 
     _say(f"run folder: {folder}")
     start = time.perf_counter()
@@ -189,8 +190,8 @@ def _train(config: RunConfig, data, run, folder: Path, *, resume: bool, progress
 
 
 def _evaluate(folder: Path, config: RunConfig, data) -> None:
-    from wound_jax import freed_memory
-    from wound_jax.lifecycle import score_run
+    from wound_jax.devices import host_memory as freed_memory
+    from wound_jax.report.score_run import score_run
 
     freed_memory.give_back()
     print(score_run(folder, config, data))
@@ -199,7 +200,7 @@ def _evaluate(folder: Path, config: RunConfig, data) -> None:
 
 def _say(text: str) -> None:
     """Tells the person at the keyboard, once for all processes."""
-    from wound_jax import processes
+    from wound_jax.devices import processes
 
     if processes.is_first():
         print(text, file=sys.stderr)

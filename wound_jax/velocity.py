@@ -20,12 +20,7 @@ from wound_jax.cli import run
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import read_annotations
 from wound_jax.data.source import is_gene_matrix, matrix
-from wound_jax.data.velocity.contract import (
-    CONFIDENCE,
-    ESTIMATE,
-    read_velocity,
-    velocity_keys,
-)
+from wound_jax.data.velocity.contract import CONFIDENCE, ESTIMATE, read_velocity, velocity_keys
 from wound_jax.data.velocity.from_pseudotime import (
     CAUTION,
     ENGINE,
@@ -36,7 +31,7 @@ from wound_jax.data.velocity.from_pseudotime import (
 from wound_jax.data.velocity.from_spliced import Engine, add_gene_velocity
 from wound_jax.data.velocity.graph import nearest_neighbours, neighbour_confidence
 from wound_jax.data.velocity.null import NullOptions, alignment_table
-from wound_jax.data.velocity.project_file import (
+from wound_jax.data.velocity.projection import (
     LOADINGS,
     SCALE,
     by_encoder,
@@ -165,7 +160,7 @@ def _pseudotime_options(parser: argparse.ArgumentParser) -> None:
         "--leave-out",
         action="append",
         metavar="COLUMN=VALUE[,VALUE]",
-        help="cells that take no part and get no direction, such as held-out animals; may be "
+        help="cells that take no part and get no direction, such as held-out replicates; may be "
         "repeated",
     )
     option("--scheme", choices=get_args(Scheme), help="bias of the graph (default: soft)")
@@ -193,7 +188,7 @@ def _diagnose_options(parser: argparse.ArgumentParser) -> None:
     option("--pert-col", default=data.pert_col, help="obs: condition (%(default)s)")
     option("--control", default=data.control, help="label of control cells (%(default)s)")
     option("--cell-type-col", default=data.cell_type_col, help="obs: cell type (%(default)s)")
-    option("--animal-col", help="obs: animal; control cells are then halved by animal")
+    option("--replicate-col", help="obs: replicate; control cells are then halved by replicate")
     option("--draws", type=int, default=null.draws, help="sign patterns drawn (%(default)s)")
     option("--min-cells", type=int, default=null.min_cells, help="fewest cells (%(default)s)")
     option("--alpha", type=float, default=null.alpha, help="false discovery rate (%(default)s)")
@@ -306,14 +301,14 @@ def _diagnose(args: argparse.Namespace) -> int:
         control=args.control,
         cell_type_col=args.cell_type_col,
         timepoint_col=None,
-        animal_col=args.animal_col,
+        replicate_col=args.replicate_col,
     )
     cells = read_annotations(cast(pd.DataFrame, adata.obs), config)
     if args.control not in cells.condition:
         raise unknown_name("control label (--control)", args.control, set(cells.condition))
     labels = pd.DataFrame({"cell_type": cells.cell_type, "condition": cells.condition})
-    if args.animal_col is not None:
-        labels["animal"] = cells.animal
+    if args.replicate_col is not None:
+        labels["replicate"] = cells.replicate
     key = matrix_key(args.rep)
     velocity = read_velocity(adata, key, confidence=None)
     representation = moving_matrix(adata, key, args.preprocess, np.arange(adata.n_obs))

@@ -9,13 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from wound_jax.config.schema import (
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    SplitConfig,
-    TrainingConfig,
-)
+from wound_jax.config.schema import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainingConfig
 from wound_jax.errors import UserError
 
 MATRIX_NAME = re.compile(r"X|(?:layers|obsm)/.+")
@@ -45,7 +39,7 @@ class Rule:
 
 LORA, DECODER, MHC = "model.lora.enable", "model.decoder.enable", "model.mhc.enable"
 VELOCITY, SCALARS = "velocity.enable", "model.scalars.enable"
-UNIT_KIND = "split.kind=celltype (or animal, timepoint, fewshot)"
+UNIT_KIND = "split.kind=celltype (or replicate, timepoint, fewshot)"
 
 # Keys of the Sinkhorn divergence, and the modes of loss.epsilon in which each acts.
 _EPSILON_KEYS = {
@@ -214,7 +208,7 @@ def check_consistency(config: RunConfig) -> None:
     """Refuses combinations of keys that no run can satisfy.
 
     Two combinations are accepted on purpose. `split.test` and `split.val` may be null for the
-    kinds animal, timepoint and celltype: the seed then chooses the values. `data.match_on` may
+    kinds replicate, timepoint and celltype: the seed then chooses the values. `data.match_on` may
     hold cell_type and timepoint while their columns are null: a set without them matches on the
     rest, so that the default of `data.match_on` fits every set.
 
@@ -255,24 +249,24 @@ def _data_problems(data: DataConfig) -> Iterator[str]:
         yield f"data.input={data.input}: expected X, layers/NAME or obsm/KEY."
     if not MATRIX_NAME.fullmatch(data.genes) or data.genes.startswith("obsm/"):
         yield f"data.genes={data.genes}: expected a gene matrix, X or layers/NAME."
-    if "animal" in data.match_on and data.animal_col is None:
+    if "replicate" in data.match_on and data.replicate_col is None:
         yield (
-            "data.match_on holds animal, but data.animal_col is null: set data.animal_col=COLUMN "
-            "or take animal out of data.match_on."
+            "data.match_on holds replicate, but data.replicate_col is null: set "
+            "data.replicate_col=COLUMN or take replicate out of data.match_on."
         )
 
 
 def _disk_problems(config: RunConfig) -> Iterator[str]:
     """A training store holds one gene matrix and no more."""
     data = config.data
-    if data.residency != "disk":
+    if data.location != "disk":
         return
-    fix = "set data.residency=device or host"
+    fix = "set data.location=device or host"
     if is_synthetic(data):
-        yield f"data.residency=disk reads a file, but data.source=synthetic is simulated: {fix}."
+        yield f"data.location=disk reads a file, but data.source=synthetic is simulated: {fix}."
     if is_embedding(data):
         yield (
-            f"data.residency=disk reads expression, but data.input={data.input} is an embedding: "
+            f"data.location=disk reads expression, but data.input={data.input} is an embedding: "
             f"set data.input=X or layers/NAME, or {fix}."
         )
     if config.velocity.enable:
@@ -281,7 +275,7 @@ def _disk_problems(config: RunConfig) -> Iterator[str]:
 
 def _split_problems(split: SplitConfig, data: DataConfig) -> Iterator[str]:
     columns = {
-        "animal": "animal_col",
+        "replicate": "replicate_col",
         "timepoint": "timepoint_col",
         "celltype": "cell_type_col",
         "fewshot": "cell_type_col",
@@ -291,7 +285,7 @@ def _split_problems(split: SplitConfig, data: DataConfig) -> Iterator[str]:
         yield f"split.kind={split.kind} needs the column of it: set data.{key}=COLUMN."
     if split.kind == "fewshot" and not split.test:
         yield "split.kind=fewshot needs the types by name: set split.test=[CELL TYPE, ...]."
-    if split.kind in ("animal", "timepoint", "celltype") and split.test == ():
+    if split.kind in ("replicate", "timepoint", "celltype") and split.test == ():
         yield "split.test=[] names nothing to test on: name values, or set split.test=null."
     drawn = [
         (key, fraction)
@@ -330,10 +324,10 @@ def _model_problems(model: ModelConfig, data: DataConfig) -> Iterator[str]:
             "model.lora.targets=null for the backbone's own."
         )
     yield from _mhc_problems(model)
-    if model.batch_embedding and data.animal_col is None:
+    if model.batch_embedding and data.replicate_col is None:
         yield (
-            "model.batch_embedding=true, but data.animal_col is null: "
-            "set data.animal_col=COLUMN or model.batch_embedding=false."
+            "model.batch_embedding=true, but data.replicate_col is null: "
+            "set data.replicate_col=COLUMN or model.batch_embedding=false."
         )
     if model.scalars.enable and not model.scalars.columns:
         yield "model.scalars.columns is empty: name obs columns, or set model.scalars.enable=false."
@@ -371,11 +365,11 @@ def _training_problems(training: TrainingConfig, data: DataConfig) -> Iterator[s
         )
     at_once = training.steps_per_dispatch
     rhythm = min(training.log_every, training.val_every)
-    if at_once > 1 and data.residency != "device":
+    if at_once > 1 and data.location != "device":
         yield (
             f"training.steps_per_dispatch={at_once} needs the cells on the device, but "
-            f"data.residency={data.residency}: set training.steps_per_dispatch=1 or "
-            "data.residency=device."
+            f"data.location={data.location}: set training.steps_per_dispatch=1 or "
+            "data.location=device."
         )
     if at_once > rhythm:
         yield (
@@ -396,7 +390,7 @@ def _prediction_problems(config: RunConfig) -> Iterator[str]:
     if config.model.decoder.enable or not is_embedding(config.data):
         return
     # What a model without genes cannot be asked for.
-    of_genes = {"count_zeros": "rounds expression", "across_genes": "learns from gene to gene"}
+    of_genes = {"round_to_counts": "rounds expression", "across_genes": "learns from gene to gene"}
     for key, does in of_genes.items():
         if getattr(prediction, key):
             yield (

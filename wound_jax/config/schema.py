@@ -61,11 +61,13 @@ class DataConfig(Section):
     # Null where the data have no such column. Without one of types all cells are of one.
     cell_type_col: str | None = "cell_types_simple_short"
     timepoint_col: str | None = "timepoint"
-    animal_col: str | None = "mouse_id"
+    replicate_col: str | None = "mouse_id"
     # obs column -> values; cells that carry one of them are left out. Mappings merge, so null takes
     # back what a config builds on: of one column, or for `exclude` itself of all.
     exclude: dict[str, Names] = Field(default_factory=dict)
-    match_on: Annotated[tuple[Literal["cell_type", "timepoint", "animal"], ...], Strict(False)] = (
+    match_on: Annotated[
+        tuple[Literal["cell_type", "timepoint", "replicate"], ...], Strict(False)
+    ] = (
         "cell_type",
         "timepoint",
     )
@@ -74,7 +76,7 @@ class DataConfig(Section):
     control_fraction: Fraction = 0.0
     # Where the cells lie: on the device, in the memory of the host, or in a training store on disk
     # (`convert` writes one), from which batches are read ahead of the step.
-    residency: Literal["device", "host", "disk"] = "device"
+    location: Literal["device", "host", "disk"] = "device"
 
     @field_validator("exclude", mode="before")
     @classmethod
@@ -89,14 +91,14 @@ class DataConfig(Section):
 class SplitConfig(Section):
     """Which cells are held out. `val` and `test` name the held-out values; null chooses by seed."""
 
-    kind: Literal["random", "animal", "timepoint", "celltype", "fewshot"] = "random"
+    kind: Literal["random", "replicate", "timepoint", "celltype", "fewshot"] = "random"
     test: Names | None = None
     val: Names | None = None
     test_fraction: Fraction = 0.1
     val_fraction: Fraction = 0.1
     # Share of the treated cells of a `fewshot` type that stays in training.
     fewshot_fraction: Fraction = 0.1
-    # Whether control cells of held-out units are held out too; auto: yes for random and animal.
+    # Whether control cells of held-out units are held out too; auto: yes for random and replicate.
     controls: Literal["auto", "held_out", "shared"] = "auto"
     seed: int = 42
 
@@ -248,19 +250,20 @@ class PredictionConfig(Section):
     # are none.
     linear_weight: Annotated[float, Field(ge=0.0, le=1.0)] | Literal["auto"] = 0.0
     # Whether what sets the controls of a known type apart from training is drawn back, as far as
-    # held-out training strata show it to be noise (`evaluation.control_regression`).
-    regress_controls: bool = False
+    # held-out training strata show it to be noise (`prediction.calibration.shrink_controls`).
+    shrink_controls: bool = False
     # Whether the rules of an unknown cell type are also what is learnt across genes from the known
-    # ones, four at least, as far as it proves itself on these (`evaluation.across_genes`). Takes
-    # seconds after training with six strata, minutes with 33 strata of 3,000 genes.
+    # ones, four at least, as far as it proves itself on these
+    # (`prediction.calibration.across_genes`). Takes seconds after training with six strata, minutes
+    # with 33 strata of 3,000 genes.
     across_genes: bool = False
     # Whether expression below one count is rounded to 0 or one count, at random with its mean.
-    count_zeros: bool = False
+    round_to_counts: bool = False
 
     @property
     def moves_means(self) -> bool:
         """Whether the mean of a stratum's cells is another than the network's."""
-        return self.linear_weight != 0.0 or self.regress_controls
+        return self.linear_weight != 0.0 or self.shrink_controls
 
 
 class EvaluationConfig(Section):
@@ -271,7 +274,7 @@ class EvaluationConfig(Section):
     # every model; null takes all where the cells are in memory, and 512 where they are on disk.
     cells_per_arm: Annotated[int, Field(ge=10)] | None = None
     n_pcs: PositiveInt = 50
-    # Draws of the bootstrap over held-out animals.
+    # Draws of the bootstrap over held-out replicates.
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     plots: bool = True
 

@@ -1,4 +1,4 @@
-"""What is known of each cell besides its expression: condition, type, timepoint, animal.
+"""What is known of each cell besides its expression: condition, type, timepoint, replicate.
 
 Column names come from the config, so any AnnData fits. Everything is checked here, once: a missing
 column, an absent control label, unlabelled cells and a filter that matches nothing are errors.
@@ -27,14 +27,14 @@ class Annotations:
         condition: perturbation or control.
         cell_type: cell type; `ONE_TYPE` where the data have none.
         timepoint: timepoint; empty strings where the data have none.
-        animal: mouse or donor; empty strings where the data have none.
+        replicate: mouse or donor; empty strings where the data have none.
     """
 
     names: np.ndarray
     condition: np.ndarray
     cell_type: np.ndarray
     timepoint: np.ndarray
-    animal: np.ndarray
+    replicate: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,7 +44,7 @@ class Annotations:
         return Annotations(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def column(self, name: str) -> np.ndarray:
-        """One label by its role: "condition", "cell_type", "timepoint" or "animal"."""
+        """One label by its role: "condition", "cell_type", "timepoint" or "replicate"."""
         return getattr(self, name)
 
     def positions_by(
@@ -87,7 +87,7 @@ def read_annotations(obs: pd.DataFrame, config: DataConfig) -> Annotations:
         condition=_labels(obs, "pert_col", config.pert_col),
         cell_type=_labels(obs, "cell_type_col", config.cell_type_col, without=ONE_TYPE),
         timepoint=_labels(obs, "timepoint_col", config.timepoint_col),
-        animal=_labels(obs, "animal_col", config.animal_col),
+        replicate=_labels(obs, "replicate_col", config.replicate_col),
     )
 
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import Annotations
-from wound_jax.data.days import days_of
 from wound_jax.data.groups import Group, control_pairs, make_groups, require_controls
-from wound_jax.data.plan import PlanBuilder, PlannedGroup
-from wound_jax.data.rows import DiskRows, Rows
+from wound_jax.data.sets import PlanBuilder, PlannedGroup
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split
+from wound_jax.data.store.rows import DiskRows, Rows
+from wound_jax.data.timepoints import days_of
 from wound_jax.data.velocity.contract import VelocityData
 from wound_jax.errors import unknown_name
 

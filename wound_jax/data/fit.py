@@ -11,12 +11,11 @@ from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import match_labels
 from wound_jax.data.groups import control_pairs, make_groups, require_controls
 from wound_jax.data.preprocess import NO_GENES, fit_preprocessing
-from wound_jax.data.rows import DiskRows
 from wound_jax.data.scalars import fit_scalars
 from wound_jax.data.source import Matrix, is_gene_matrix, matrix, n_columns
-from wound_jax.data.spec import DataSpec, vocabularies
+from wound_jax.data.spec import DataSpec, Vocabulary, vocabularies
 from wound_jax.data.splits import Split
-from wound_jax.data.vocabulary import Vocabulary
+from wound_jax.data.store.rows import DiskRows
 from wound_jax.errors import UserError
 
 # Cells looked at together, where only a summary of many is wanted.
@@ -64,13 +63,14 @@ def require_counts(spec: DataSpec, prediction: PredictionConfig) -> None:
     """Refuses to round zeros where the expression cannot be that of counts.
 
     Raises:
-        UserError: `prediction.count_zeros` is asked for, and training cells have values below 0.
+        UserError: `prediction.round_to_counts` is asked for, and training cells have values
+            below 0.
     """
-    if prediction.count_zeros and spec.gene_input and not spec.non_negative:
+    if prediction.round_to_counts and spec.gene_input and not spec.non_negative:
         raise UserError(
-            f"prediction.count_zeros=true rounds expression to counts, but training cells have "
+            f"prediction.round_to_counts=true rounds expression to counts, but training cells have "
             f"negative values in {spec.input} (scaled expression?): set "
-            "prediction.count_zeros=false, or data.input to a matrix of counts or of their "
+            "prediction.round_to_counts=false, or data.input to a matrix of counts or of their "
             "logarithm."
         )
 

@@ -1,8 +1,8 @@
 """Groups: the cells that may share a set, and the control cells that answer to them.
 
-A group is the treated cells of one (cell type, timepoint, condition), and of one animal where
+A group is the treated cells of one (cell type, timepoint, condition), and of one replicate where
 `match_on` asks for that. Its controls are the control cells that agree on `match_on`. Matching on
-the timepoint matters (otherwise day-10 burn meets day-19 sham); matching on the animal is for
+the timepoint matters (otherwise day-10 burn meets day-19 sham); matching on the replicate is for
 paired designs only: where mice are nested in a condition it finds nobody.
 """
 
@@ -19,7 +19,7 @@ _SET_LABELS = ("cell_type", "timepoint", "condition")
 _NAMED = 20
 
 
-# Compared by identity: two groups may have the same labels and differ in the animal.
+# Compared by identity: two groups may have the same labels and differ in the replicate.
 @dataclass(frozen=True, eq=False)
 class Group:
     """Cells that may share a set.
@@ -30,7 +30,7 @@ class Group:
         condition: their condition.
         targets: positions of the cells.
         controls: positions of the control cells that match them.
-        animal: their animal where controls must agree on it, else empty.
+        replicate: their replicate where controls must agree on it, else empty.
     """
 
     cell_type: str
@@ -38,10 +38,10 @@ class Group:
     condition: str
     targets: np.ndarray
     controls: np.ndarray
-    animal: str = NO_LABEL
+    replicate: str = NO_LABEL
 
     def __str__(self) -> str:
-        labels = (self.condition, self.cell_type, self.timepoint, self.animal)
+        labels = (self.condition, self.cell_type, self.timepoint, self.replicate)
         return " / ".join(label for label in labels if label)
 
 
@@ -68,9 +68,9 @@ def make_groups(
     nobody = np.zeros(0, dtype=int)
     groups = []
     for key, cells in sorted(annotations.positions_by(labels, targets).items()):
-        cell_type, timepoint, condition, *animal = key
+        cell_type, timepoint, condition, *replicate = key
         matched = pools.get(tuple(key[i] for i in place), nobody)
-        groups.append(Group(cell_type, timepoint, condition, cells, matched, *animal))
+        groups.append(Group(cell_type, timepoint, condition, cells, matched, *replicate))
     return [g for g in groups if len(g.controls)], [g for g in groups if not len(g.controls)]
 
 

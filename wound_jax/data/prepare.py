@@ -1,8 +1,10 @@
 """From a config to cells that can be trained on.
 
 Order: open the source, read the labels, split, fit the preprocessing on training cells, bring all
-cells to it, group. A training store (`data.residency: disk`) has been brought there already.
+cells to it, group. A training store (`data.location: disk`) has been brought there already.
 Nothing below this module sees the config as a whole.
+
+Cells of another file, brought to a trained model's genes and scale by name.
 """
 
 import dataclasses
@@ -14,23 +16,26 @@ import pandas as pd
 
 from wound_jax.config.activity import require_data_source
 from wound_jax.config.schema import DataConfig, RunConfig, SplitConfig
-from wound_jax.data.aligned import as_aligned
-from wound_jax.data.annotations import (
-    Annotations,
-    excluded,
-    read_annotations,
-    require_control,
-)
+from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
 from wound_jax.data.cells import CellTable, PreparedData, fingerprint, match_labels
-from wound_jax.data.days import require_days
 from wound_jax.data.fit import fit_spec, require_counts
-from wound_jax.data.from_store import prepare_store
 from wound_jax.data.scalars import read_scalars
-from wound_jax.data.source import Matrix, is_gene_matrix, matrix, n_columns, open_source, take_cells
+from wound_jax.data.source import (
+    Matrix,
+    is_gene_matrix,
+    matrix,
+    n_columns,
+    open_source,
+    read_parts,
+    take_cells,
+)
 from wound_jax.data.spec import DataSpec
-from wound_jax.data.splits import make_split
+from wound_jax.data.splits import Split, make_split
+from wound_jax.data.store.prepare import prepare_store
+from wound_jax.data.timepoints import require_days
 from wound_jax.data.velocity.contract import velocity_keys
 from wound_jax.data.velocity.of_run import refuse_leak, run_velocity
+from wound_jax.devices.zero_copy import as_aligned
 from wound_jax.errors import UserError
 
 
@@ -47,7 +52,7 @@ def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
     """
     require_data_source(config)
     data = config.data
-    if data.residency == "disk":
+    if data.location == "disk":
         return prepare_store(config, spec)
     optional = velocity_keys(data.input) if config.velocity.enable else ()
     adata, annotations = labelled_cells(open_source(data, _matrices(config), optional), data)
@@ -166,3 +171,45 @@ def embedding(values: Matrix, key: str) -> np.ndarray:
     if not np.isfinite(dense).all():
         raise UserError(f"{key} holds NaN or infinite values; recompute the embedding.")
     return dense
+
+
+def read_external(
+    path: str, config: DataConfig, spec: DataSpec, *, missing: str = "error"
+) -> PreparedData:
+    """The cells of a file as held-out cells of a trained model, but for those of `data.exclude`.
+
+    Args:
+        path: an h5ad file with the columns that the config names.
+        config: names the columns and the matching.
+        spec: the model's genes, vocabularies and preprocessing.
+        missing: "error", or "zero" to fill absent genes with zeros.
+
+    Raises:
+        UserError: a column, the control label or a gene is missing, a condition is unknown to the
+            model, or the scale is another.
+    """
+    decodes = spec.genes and not spec.gene_input
+    whole = read_parts(path, {spec.input, *([config.genes] if decodes else [])})
+    adata, annotations = labelled_cells(whole, config, strict=False)
+    require_control(annotations, spec.control)
+    _require_known(set(annotations.condition), spec)
+    cells = cell_table(adata, annotations, spec, config.genes, missing=missing)
+    treated = annotations.condition != spec.control
+    nobody = np.zeros(0, dtype=int)
+    split = Split(
+        kind="external",
+        treated={"train": nobody, "val": nobody, "test": np.flatnonzero(treated)},
+        controls={"train": nobody, "val": nobody, "test": np.flatnonzero(~treated)},
+        leaky=False,
+    )
+    digest = fingerprint(cells, spec.genes)
+    return PreparedData(cells, split, spec, match_labels(config), digest)
+
+
+def _require_known(conditions: set[str], spec: DataSpec) -> None:
+    unknown = sorted(conditions - set(spec.perturbations.names))
+    if unknown:
+        raise UserError(
+            f"the file holds cells of condition {', '.join(unknown)}, but the model was trained on "
+            f"{', '.join(spec.perturbations.names)} alone; leave the others out of the file."
+        )

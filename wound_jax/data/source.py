@@ -24,7 +24,7 @@ Matrix = np.ndarray | sp.csr_matrix
 
 # Entries of `uns` that say what a matrix means.
 _NOTES = ("velocity_latent_basis", "velocity_estimate")
-# The entry of `uns` by which a training store (`wound_jax.data.store`) is known.
+# The entry of `uns` by which a training store (`wound_jax.data.store.files`) is known.
 STORE_RECORD = "wound_jax_store"
 # Values of a block of rows, were they all stored.
 _BLOCK_VALUES = 1 << 24
@@ -81,7 +81,7 @@ def read_parts(
         if is_store(file):
             raise UserError(
                 f"{path} is a training store, which holds cells in the scale of one model; to "
-                "train from it, set data.residency=disk; for anything else, give the file it was "
+                "train from it, set data.location=disk; for anything else, give the file it was "
                 "converted from."
             )
         for key in sorted(set(keys) - {"X"}):
@@ -119,7 +119,7 @@ def open_h5ad(path: str | Path) -> Iterator[Any]:
 
 
 def is_store(file: Any) -> bool:
-    """Whether an open h5ad file is a training store (`wound_jax.data.store`)."""
+    """Whether an open h5ad file is a training store (`wound_jax.data.store.files`)."""
     return _has(file, STORE_RECORD)
 
 

@@ -1,7 +1,10 @@
-"""What a trained model needs to know of its data to meet other cells; stored with checkpoints."""
+"""Labels as codes: the ordered names a model was trained with, stored with it.
+
+What a trained model needs to know of its data to meet other cells; stored with checkpoints.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +13,34 @@ from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.scalars import ScalarColumn
-from wound_jax.data.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """An ordered set of labels; a label's code is its place.
+
+    Attributes:
+        names: the labels, sorted.
+    """
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Iterable[str]) -> "Vocabulary":
+        """The vocabulary of the labels that occur."""
+        return cls(tuple(sorted(set(map(str, labels)))))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Codes of labels, int32; -1 for a label that is not in the vocabulary."""
+        code = {name: i for i, name in enumerate(self.names)}
+        present, inverse = np.unique(labels.astype(str), return_inverse=True)
+        return np.array([code.get(name, -1) for name in present], dtype=np.int32)[inverse]
 
 
 @dataclass(frozen=True)
@@ -26,7 +56,7 @@ class DataSpec:
         perturbations: conditions that were trained on, the control included.
         cell_types: cell types whose treated cells were trained on.
         timepoints: timepoints of the training sets.
-        animals: animals whose cells are controls in training sets.
+        replicates: replicates whose cells are controls in training sets.
         non_negative: whether the output space holds no negative value.
         scalars: scalar features of the control cells that the model is given.
     """
@@ -39,7 +69,7 @@ class DataSpec:
     perturbations: Vocabulary
     cell_types: Vocabulary
     timepoints: Vocabulary
-    animals: Vocabulary
+    replicates: Vocabulary
     non_negative: bool
     scalars: tuple[ScalarColumn, ...] = ()
 
@@ -57,7 +87,7 @@ class DataSpec:
         """The inverse of `to_json`."""
         values = dict(values)
         p = values.pop("preprocessing")
-        for name in ("perturbations", "cell_types", "timepoints", "animals"):
+        for name in ("perturbations", "cell_types", "timepoints", "replicates"):
             values[name] = Vocabulary(tuple(values[name]["names"]))
         values["scalars"] = tuple(ScalarColumn(**column) for column in values["scalars"])
         preprocessing = Preprocessing(p["kind"], tuple(p["genes"]), tuple(p["normalisation_genes"]))
@@ -83,5 +113,5 @@ def vocabularies(
         "perturbations": Vocabulary.of([control, *(group.condition for group in groups)]),
         "cell_types": Vocabulary.of(group.cell_type for group in groups),
         "timepoints": Vocabulary.of(group.timepoint for group in (*groups, *pairs)),
-        "animals": Vocabulary.of(annotations.animal[np.unique(np.concatenate(drawn))]),
+        "replicates": Vocabulary.of(annotations.replicate[np.unique(np.concatenate(drawn))]),
     }

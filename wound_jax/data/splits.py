@@ -3,8 +3,11 @@
 A split is one function from (annotations, treated mask, config) to a role for every cell; a new
 one is one more function under `@split_kind`. Whether the control cells of held-out units may be
 used in training is decided once, for all kinds, by `split.controls`.
+
+The split, as a table people read before training: who is held out, and what is shared.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +15,19 @@ import numpy as np
 
 from wound_jax.config.schema import SplitConfig
 from wound_jax.data.annotations import Annotations
-from wound_jax.data.streams import Use, stream
+from wound_jax.data.seeding import Use, stream
 from wound_jax.errors import UserError, unknown_name
 
 PARTS = ("train", "val", "test")
+
+
 TRAIN, VAL, TEST = range(3)
+
 
 # (annotations, which cells are treated, config) -> role of each cell, int8 [cells].
 SplitKind = Callable[[Annotations, np.ndarray, SplitConfig], np.ndarray]
+
+
 _KINDS: dict[str, SplitKind] = {}
 
 
@@ -31,7 +39,7 @@ class Split:
         kind: name of the split.
         treated: treated cells of each part; disjoint.
         controls: control cells that each part may draw from; parts may share them.
-        leaky: whether cells of one animal lie on both sides, so that scores flatter.
+        leaky: whether cells of one replicate lie on both sides, so that scores flatter.
     """
 
     kind: str
@@ -63,7 +71,7 @@ def make_split(annotations: Annotations, control: str, config: SplitConfig) -> S
     treated = annotations.condition != control
     role = _KINDS[config.kind](annotations, treated, config)
     held_out = config.controls == "held_out" or (
-        config.controls == "auto" and config.kind in ("random", "animal")
+        config.controls == "auto" and config.kind in ("random", "replicate")
     )
     split = Split(
         kind=config.kind,
@@ -92,7 +100,7 @@ def split_kind(name: str) -> Callable[[SplitKind], SplitKind]:
 
 @split_kind("random")
 def _random(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
-    """Cells at random, stratified by type, timepoint and condition: leaky, animals on all sides."""
+    """Cells at random, stratified by type, timepoint and condition: leaky."""
     role = np.full(len(annotations), TRAIN, dtype=np.int8)
     rng = stream(config.seed, Use.SPLIT_TEST)
     strata = annotations.positions_by(("cell_type", "timepoint", "condition"))
@@ -105,11 +113,11 @@ def _random(annotations: Annotations, treated: np.ndarray, config: SplitConfig) 
     return role
 
 
-@split_kind("animal")
-def _animal(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
-    """Whole animals."""
-    test, val = _choose_animals(annotations, config)
-    return _held_out(annotations.animal, test, val)
+@split_kind("replicate")
+def _replicate(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+    """Whole replicates."""
+    test, val = _choose_replicates(annotations, config)
+    return _held_out(annotations.replicate, test, val)
 
 
 @split_kind("timepoint")
@@ -171,58 +179,62 @@ def _choose(names: list[str], config: SplitConfig) -> tuple[str, ...]:
     return tuple(sorted(names[i] for i in order[: _some(config.test_fraction, len(names))]))
 
 
-def _choose_animals(
+def _choose_replicates(
     annotations: Annotations, config: SplitConfig
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The held-out animals: as named, or chosen by seed.
+    """The held-out replicates: as named, or chosen by seed.
 
-    Test animals come from each design cell, so that each day is tested. Validation animals come
-    from as few days as their fraction allows, all conditions of a day together: animals are few,
-    and each one that only chooses a checkpoint is one less to learn from.
+    Test replicates come from each design cell, so that each day is tested. Validation replicates
+    come from as few days as their fraction allows, all conditions of a day together: replicates
+    are few, and each one that only chooses a checkpoint is one less to learn from.
     """
     rng = stream(config.seed, Use.SPLIT_TEST)
     test, val = list(config.test or ()), list(config.val or ())
     design = _design_cells(annotations, {*test, *val})
     days: dict[tuple[str, ...], list[list[str]]] = {}
-    for timepoints, animals in design:
-        left = [animals[i] for i in rng.permutation(len(animals))]
+    for timepoints, replicates in design:
+        left = [replicates[i] for i in rng.permutation(len(replicates))]
         n_test = _some(config.test_fraction, len(left)) if config.test is None else 0
         test += left[:n_test]
         days.setdefault(timepoints, []).append(left[n_test:])
     if config.val is None:
-        val += _validation_animals(days, config, sum(len(animals) for _, animals in design))
+        val += _validation_replicates(
+            days, config, sum(len(replicates) for _, replicates in design)
+        )
     return tuple(test), tuple(val)
 
 
-def _validation_animals(
+def _validation_replicates(
     days: dict[tuple[str, ...], list[list[str]]], config: SplitConfig, total: int
 ) -> list[str]:
-    """One animal of each condition, day by day, until the fraction is reached; one stays to train.
+    """One replicate of each condition, day by day, up to the fraction; one stays to train.
 
-    Days with all conditions come first, and of these the ones with most animals.
+    Days with all conditions come first, and of these the ones with most replicates.
     """
     wanted = max(1, round(config.val_fraction * total)) if config.val_fraction else 0
-    least = {day: min(len(animals) for animals in cells) for day, cells in days.items()}
+    least = {day: min(len(replicates) for replicates in cells) for day, cells in days.items()}
     fullest = sorted(days, key=lambda day: (-len(days[day]), -least[day]))
     chosen: list[str] = []
     for place in range(max(least.values(), default=0) - 1):
         for day in fullest:
             if place < least[day] - 1 and len(chosen) < wanted:
-                chosen += [animals[place] for animals in days[day]]
+                chosen += [replicates[place] for replicates in days[day]]
     return chosen
 
 
 def _design_cells(
     annotations: Annotations, but: set[str]
 ) -> list[tuple[tuple[str, ...], list[str]]]:
-    """Animals that have the same conditions and timepoints together, with these timepoints."""
+    """Replicates that have the same conditions and timepoints together, with these timepoints."""
     profiles: dict[str, list[tuple[str, ...]]] = {}
-    for animal, *profile in sorted(annotations.positions_by(("animal", "condition", "timepoint"))):
-        if animal not in but:
-            profiles.setdefault(animal, []).append(tuple(profile))
+    for replicate, *profile in sorted(
+        annotations.positions_by(("replicate", "condition", "timepoint"))
+    ):
+        if replicate not in but:
+            profiles.setdefault(replicate, []).append(tuple(profile))
     design: dict[tuple, list[str]] = {}
-    for animal, profile in profiles.items():
-        design.setdefault(tuple(profile), []).append(animal)
+    for replicate, profile in profiles.items():
+        design.setdefault(tuple(profile), []).append(replicate)
     return [
         (tuple(sorted({timepoint for _, timepoint in profile})), design[profile])
         for profile in sorted(design)
@@ -251,3 +263,59 @@ def _controls(treated: np.ndarray, role: np.ndarray, part: int, held_out: bool) 
     if own.any():
         return np.flatnonzero(own)
     return np.flatnonzero(control & (role == TRAIN) if held_out else control)
+
+
+_HEADING = "cell type, timepoint, condition"
+
+
+# (cell type, timepoint, condition)
+Stratum = tuple[str, ...]
+
+
+def split_table(split: Split, annotations: Annotations) -> str:
+    """Cells per type, timepoint and condition in each part, replicates, and shared controls.
+
+    A star marks held-out control cells that training may use as well.
+    """
+    columns = [_column(split, annotations, part) for part in PARTS]
+    rows = sorted(set().union(*columns))
+    width = max(len(_HEADING), *(len(_name(row)) for row in rows))
+    leaky = " (LEAKY: cells of one replicate on both sides)" if split.leaky else ""
+    lines = [f"split: {split.kind}{leaky}", _line(_HEADING, width, [f"{part} " for part in PARTS])]
+    lines += [_line(_name(row), width, [c.get(row, "- ") for c in columns]) for row in rows]
+    if any(split.shared_controls(part) for part in PARTS[1:]):
+        lines.append("* control cells that training may use as well")
+    lines += [_part_line(split, annotations, part) for part in PARTS]
+    return "\n".join(lines)
+
+
+def _column(split: Split, annotations: Annotations, part: str) -> dict[Stratum, str]:
+    """What the table says of one part: its cells in each stratum."""
+    treated, controls = split.treated[part], split.controls[part]
+    counts = _counts(annotations, np.union1d(treated, controls))
+    shared: set[Stratum] = set()
+    if part != "train":
+        shared = set(_counts(annotations, np.intersect1d(controls, split.controls["train"])))
+    return {row: f"{n}{'*' if row in shared else ' '}" for row, n in counts.items()}
+
+
+def _counts(annotations: Annotations, cells: np.ndarray) -> Counter[Stratum]:
+    labels = annotations.take(cells)
+    return Counter(zip(labels.cell_type, labels.timepoint, labels.condition, strict=True))
+
+
+def _name(row: Stratum) -> str:
+    return ", ".join(label for label in row if label)
+
+
+def _line(name: str, width: int, cells: list[str]) -> str:
+    return f"{name:<{width}}{''.join(f'{cell:>9}' for cell in cells)}".rstrip()
+
+
+def _part_line(split: Split, annotations: Annotations, part: str) -> str:
+    """One line on a part: its cells, its replicates, how many of its controls training sees too."""
+    treated, controls = split.treated[part], split.controls[part]
+    replicates = sorted(set(annotations.replicate[treated]) - {""})
+    named = f"; treated replicates: {', '.join(replicates)}" if replicates else ""
+    shared = "" if part == "train" else f", {split.shared_controls(part)} of them shared with train"
+    return f"{part}: {len(treated)} treated, {len(controls)} control cells{shared}{named}"

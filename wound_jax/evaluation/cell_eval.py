@@ -26,8 +26,8 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.evaluation.strata import Stratum
 
 REAL, PREDICTED, RESULTS, LOG = "real.h5ad", "pred.h5ad", "results.csv", "cell-eval.log"
 PERTURBATION, CELL_TYPE = "perturbation", "cell_type"

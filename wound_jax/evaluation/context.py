@@ -1,13 +1,13 @@
 """What the metrics take from the training cells, and from nothing else.
 
-Owns the choice of genes, the space that distances are measured in, the mean shift of each
+Owns the choice of genes, the space that distances are measured in, the mean delta of each
 perturbation, and the classifier of cell types. Genes are ranked by Welch's t of treated against
 control, combined over strata with equal weight:
 
     t = sum_s d_s / sqrt(sum_s v_s),   d_s = mean T_s - mean C_s,   v_s = var T_s/n_T + var C_s/n_C
 
 For one stratum this is Welch (1947, Biometrika 34, 28-35). Differences are taken inside a
-stratum, so a shift in the mixture of cell types between the arms ranks no gene.
+stratum, so a delta in the mixture of cell types between the arms ranks no gene.
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.evaluation.strata import Stratum
 
 # Cells that the principal components are fitted on, at most: more change them little.
 _MAX_PCA_CELLS = 20_000
@@ -44,7 +44,7 @@ class ScoreContext:
             perturbations.
         pca_mean: [genes], mean of the training cells.
         pca_components: [dims, genes], principal axes of the training cells, orthonormal.
-        mean_shifts: perturbation -> [genes], mean treated-minus-control shift over the training
+        mean_deltas: perturbation -> [genes], mean treated-minus-control delta over the training
             strata, each with equal weight; under None over all perturbations.
         classifier: cell type from coordinates on the components; None where training has fewer
             than two types to tell apart.
@@ -59,7 +59,7 @@ class ScoreContext:
     pooled_top_genes: Mapping[str | None, Int[np.ndarray, " top"]]
     pca_mean: Float[np.ndarray, " genes"]
     pca_components: Float[np.ndarray, "dims genes"]
-    mean_shifts: Mapping[str | None, Float[np.ndarray, " genes"]]
+    mean_deltas: Mapping[str | None, Float[np.ndarray, " genes"]]
     classifier: LinearDiscriminantAnalysis | None
     seed: int
     max_cells: int
@@ -77,9 +77,9 @@ class ScoreContext:
         own = self.top_genes.get((stratum.cell_type, stratum.perturbation))
         return _of_perturbation(self.pooled_top_genes, stratum) if own is None else own
 
-    def mean_shift_of(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
-        """The mean training shift of the perturbation, over all where training lacks it."""
-        return _of_perturbation(self.mean_shifts, stratum)
+    def mean_delta_of(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
+        """The mean training delta of the perturbation, over all where training lacks it."""
+        return _of_perturbation(self.mean_deltas, stratum)
 
     def project(self, cells: Float[np.ndarray, "cells genes"]) -> Float[np.ndarray, "cells dims"]:
         """Coordinates on the training components, float64 [cells, dims]."""
@@ -112,7 +112,7 @@ def fit_context(
     max_cells: int = 1024,
     max_gene_cells: int = 512,
 ) -> ScoreContext:
-    """Choose genes, fit components, shifts and classifier, on training cells only.
+    """Choose genes, fit components, deltas and classifier, on training cells only.
 
     Args:
         training: the strata of the training split.
@@ -135,7 +135,7 @@ def fit_context(
         pooled_top_genes=pooled,
         pca_mean=mean,
         pca_components=components,
-        mean_shifts=_mean_shifts(training),
+        mean_deltas=_mean_deltas(training),
         classifier=_fit_classifier(training, mean, components, seed),
         seed=seed,
         max_cells=max_cells,
@@ -165,14 +165,14 @@ def _principal_components(
     return np.asarray(pca.mean_, np.float64), np.asarray(pca.components_, np.float64)
 
 
-def _mean_shifts(training: Sequence[Stratum]) -> dict[str | None, np.ndarray]:
-    """The mean shift of each perturbation, and of all strata."""
-    shifts: dict[str | None, list[np.ndarray]] = {None: []}
+def _mean_deltas(training: Sequence[Stratum]) -> dict[str | None, np.ndarray]:
+    """The mean delta of each perturbation, and of all strata."""
+    deltas: dict[str | None, list[np.ndarray]] = {None: []}
     for stratum in training:
         if stratum.n_treated:
-            shifts[None].append(stratum.mean_delta)
-            shifts.setdefault(stratum.perturbation, []).append(stratum.mean_delta)
-    return {perturbation: np.mean(of, axis=0) for perturbation, of in shifts.items()}
+            deltas[None].append(stratum.mean_delta)
+            deltas.setdefault(stratum.perturbation, []).append(stratum.mean_delta)
+    return {perturbation: np.mean(of, axis=0) for perturbation, of in deltas.items()}
 
 
 def _fit_classifier(

@@ -1,4 +1,10 @@
-"""How well predicted cells mix with treated ones: numbers beside the map.
+"""One map of real and predicted cells: UMAP fitted on the real cells alone.
+
+UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) is fitted on real control and treated
+cells, and predictions are projected into it: fitted together, predictions would shape the map they
+are judged on. Distances on the map are not to scale.
+
+How well predicted cells mix with treated ones: numbers beside the map.
 
 For each stratum, with equally many predicted cells P and treated cells T:
 
@@ -20,6 +26,7 @@ tells a point from the cloud around it, so that the regression is given squares 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,14 +37,120 @@ from sklearn.metrics import roc_auc_score, silhouette_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from wound_jax.data.annotations import NO_LABEL
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.strata import Stratum
+
+GROUPS = ("control", "treated", "predicted")
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectedStratum:
+    """Cells of one stratum on the principal components of the training cells.
+
+    Attributes:
+        cell_type: label of the cell type.
+        control: [cells, dims].
+        treated: [targets, dims].
+        predicted: [cells, dims].
+    """
+
+    cell_type: str
+    control: Float[np.ndarray, "cells dims"]
+    treated: Float[np.ndarray, "targets dims"]
+    predicted: Float[np.ndarray, "cells dims"]
+
+
+@dataclass(frozen=True, eq=False)
+class CellMap:
+    """Coordinates of a sample of cells, with the cell type of each.
+
+    Attributes:
+        control: [cells, 2], real control cells.
+        treated: [targets, 2], real treated cells.
+        predicted: [cells, 2], predicted cells, projected.
+        control_type: [cells], labels.
+        treated_type: [targets], labels.
+        predicted_type: [cells], labels.
+    """
+
+    control: Float[np.ndarray, "cells 2"]
+    treated: Float[np.ndarray, "targets 2"]
+    predicted: Float[np.ndarray, "others 2"]
+    control_type: Shaped[np.ndarray, " cells"]
+    treated_type: Shaped[np.ndarray, " targets"]
+    predicted_type: Shaped[np.ndarray, " others"]
+
+    def save(self, path: Path) -> None:
+        """Writes the arrays under the names of the attributes, coordinates as float32."""
+        coordinates = {name: getattr(self, name).astype(np.float32) for name in GROUPS}
+        types = {f"{name}_type": getattr(self, f"{name}_type").astype(str) for name in GROUPS}
+        np.savez_compressed(path, **coordinates, **types)
+
+    @classmethod
+    def load(cls, path: Path) -> "CellMap":
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**arrays)
+
+
+def fit_cell_map(strata: Sequence[ProjectedStratum], seed: int, max_cells: int = 2500) -> CellMap:
+    """Lays out a sample of the real cells and projects a sample of the predicted ones.
+
+    Args:
+        strata: the strata, on the training components.
+        seed: seed of the sample and of the map.
+        max_cells: cells in all; every group of every stratum keeps the same share of its cells.
+
+    Returns:
+        The map.
+    """
+    rng = np.random.default_rng(seed)
+    total = sum(len(getattr(stratum, name)) for stratum in strata for name in GROUPS)
+    share = min(1.0, max_cells / total)
+    cells, types = {}, {}
+    for name in GROUPS:
+        kept = [_thin(getattr(stratum, name), share, rng) for stratum in strata]
+        cells[name] = np.concatenate(kept)
+        types[name] = np.repeat([stratum.cell_type for stratum in strata], [len(k) for k in kept])
+    real, projected = _umap(
+        np.concatenate([cells["control"], cells["treated"]]), cells["predicted"], seed
+    )
+    control, treated = np.split(real, [len(cells["control"])])
+    return CellMap(control, treated, projected, *(types[name] for name in GROUPS))
+
+
+def _thin(
+    cells: Float[np.ndarray, "cells dims"], share: float, rng: np.random.Generator
+) -> Float[np.ndarray, "kept dims"]:
+    """A random share of the cells, at least one where there are any."""
+    kept = min(len(cells), max(1, int(len(cells) * share)))
+    return cells[rng.choice(len(cells), kept, replace=False)] if kept else cells
+
+
+def _umap(
+    real: Float[np.ndarray, "cells dims"], projected: Float[np.ndarray, "others dims"], seed: int
+) -> tuple[Float[np.ndarray, "cells 2"], Float[np.ndarray, "others 2"]]:
+    """Coordinates of the real cells on their own map, and of other cells projected into it."""
+    # Compiling umap costs seconds at import, which runs without pictures need not pay.
+    from umap import UMAP
+
+    neighbours = min(15, len(real) - 1)
+    # One job, because a seeded map is computed by one thread in any case.
+    reducer = UMAP(neighbours, min_dist=0.3, n_epochs=200, random_state=seed, n_jobs=1).fit(real)
+    return np.asarray(reducer.embedding_), np.asarray(reducer.transform(projected))
+
 
 NEIGHBOURS = 15
+
+
 _FOLDS = 5
+
+
 # Cells of each set, at most: distances are computed between all of them.
 _MAX_CELLS = 500
+
+
 # Cells of each set, at least: below it neighbours and folds say nothing.
 _FEWEST_CELLS = 15
 
@@ -51,8 +164,8 @@ class CellSets:
         control: [cells, dims].
         treated: [targets, dims].
         predicted: [cells, dims], row i made from control cell i where `paired`.
-        control_animals: [cells], the animal of each control cell; None where unknown.
-        treated_animals: [targets]; None where unknown.
+        control_replicates: [cells], the replicate of each control cell; None where unknown.
+        treated_replicates: [targets]; None where unknown.
         paired: whether predictions and controls are the same cells, row by row.
 
     Raises:
@@ -63,8 +176,8 @@ class CellSets:
     control: Float[np.ndarray, "cells dims"]
     treated: Float[np.ndarray, "targets dims"]
     predicted: Float[np.ndarray, "predicted dims"]
-    control_animals: Shaped[np.ndarray, " cells"] | None = None
-    treated_animals: Shaped[np.ndarray, " targets"] | None = None
+    control_replicates: Shaped[np.ndarray, " cells"] | None = None
+    treated_replicates: Shaped[np.ndarray, " targets"] | None = None
     paired: bool = True
 
     def __post_init__(self) -> None:
@@ -77,12 +190,12 @@ class CellSets:
 
 
 class _Two(NamedTuple):
-    """Two sets of equally many cells, and the animal of every cell."""
+    """Two sets of equally many cells, and the replicate of every cell."""
 
     x: Float[np.ndarray, "cells dims"]
     y: Float[np.ndarray, "cells dims"]
-    x_animals: Shaped[np.ndarray, " cells"] | None
-    y_animals: Shaped[np.ndarray, " cells"] | None
+    x_replicates: Shaped[np.ndarray, " cells"] | None
+    y_replicates: Shaped[np.ndarray, " cells"] | None
 
 
 def in_training_space(
@@ -101,8 +214,8 @@ def in_training_space(
             context.project(stratum.control),
             context.project(stratum.treated),
             context.project(predicted),
-            stratum.control_animals,
-            stratum.treated_animals,
+            stratum.control_replicates,
+            stratum.treated_replicates,
         )
         for stratum, predicted in zip(strata, predictions, strict=True)
     ]
@@ -139,9 +252,9 @@ def mixing(sets: Sequence[CellSets], seed: int = 0) -> dict:
         "applicable"; "knn_mixing", "knn_of_predicted" and "knn_of_treated" (the two shares),
         "classifier_auc", "silhouette", each also with the endings "_identity" and "_real";
         "knn_mixing_ideal"; "n_strata"; "auc_by": how many strata have
-        their folds cut between animals, and between cells; "skipped": strata that are too small.
+        their folds cut between replicates, and between cells; "skipped": strata that are too small.
     """
-    rows, by, skipped = [], {"animals": 0, "cells": 0}, []
+    rows, by, skipped = [], {"replicates": 0, "cells": 0}, []
     for place, one in enumerate(sets):
         comparisons = _comparisons(one, np.random.default_rng([seed, place]))
         if comparisons is None:
@@ -151,7 +264,7 @@ def mixing(sets: Sequence[CellSets], seed: int = 0) -> dict:
         for ending, two in comparisons.items():
             row |= {f"{name}{ending}": value for name, value in _figures(two, seed).items()}
         rows.append(row)
-        by["cells" if _groups(comparisons[""]) is None else "animals"] += 1
+        by["cells" if _groups(comparisons[""]) is None else "replicates"] += 1
     if not rows:
         return {
             "applicable": False,
@@ -177,17 +290,17 @@ def _comparisons(one: CellSets, rng: np.random.Generator) -> dict[str, _Two] | N
     half, other = np.sort(treated[:n]), np.sort(treated[n : 2 * n])
     control = np.sort(rng.choice(len(one.control), n, replace=False))
     predicted = control if one.paired else rng.choice(len(one.predicted), n, replace=False)
-    target, animals = one.treated[half], _at(one.treated_animals, half)
-    own = _at(one.control_animals, control)
+    target, replicates = one.treated[half], _at(one.treated_replicates, half)
+    own = _at(one.control_replicates, control)
     return {
-        "": _Two(one.predicted[predicted], target, own if one.paired else None, animals),
-        "_identity": _Two(one.control[control], target, own, animals),
-        "_real": _Two(one.treated[other], target, _at(one.treated_animals, other), animals),
+        "": _Two(one.predicted[predicted], target, own if one.paired else None, replicates),
+        "_identity": _Two(one.control[control], target, own, replicates),
+        "_real": _Two(one.treated[other], target, _at(one.treated_replicates, other), replicates),
     }
 
 
-def _at(animals: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    return None if animals is None else animals[rows].astype(str)
+def _at(replicates: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if replicates is None else replicates[rows].astype(str)
 
 
 def _figures(two: _Two, seed: int) -> dict[str, float]:
@@ -205,7 +318,7 @@ def _figures(two: _Two, seed: int) -> dict[str, float]:
 
 
 def _mean_defined(values: Sequence[float]) -> float:
-    """Mean over strata; one in whose folds the animals of a set are missing has no area."""
+    """Mean over strata; one in whose folds the replicates of a set are missing has no area."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 
@@ -227,12 +340,15 @@ def _neighbour_shares(
 
 
 def _groups(two: _Two) -> Shaped[np.ndarray, " cells"] | None:
-    """The animal of every cell of both sets; None where either side has fewer than two."""
-    if two.x_animals is None or two.y_animals is None:
+    """The replicate of every cell of both sets; None where either side has fewer than two."""
+    if two.x_replicates is None or two.y_replicates is None:
         return None
-    if min(len(set(side.tolist()) - {NO_LABEL}) for side in (two.x_animals, two.y_animals)) < 2:
+    if (
+        min(len(set(side.tolist()) - {NO_LABEL}) for side in (two.x_replicates, two.y_replicates))
+        < 2
+    ):
         return None
-    return np.concatenate([two.x_animals, two.y_animals])
+    return np.concatenate([two.x_replicates, two.y_replicates])
 
 
 def _classifier_auc(
@@ -243,10 +359,10 @@ def _classifier_auc(
 ) -> float:
     """Mean over folds of the area on cells that were not fitted.
 
-    Folds are cut between animals where there are two on either side, so that what is told is the
-    set and not the animal, and so that a prediction and a treated cell of one animal are never on
-    both sides. Scores of different folds are not on one scale, and are not pooled. Values under .5
-    are chance, or predictions whose mean was matched to the very cells that are scored.
+    Folds are cut between replicates where there are two on either side, so that what is told is the
+    set and not the replicate, and so that a prediction and a treated cell of one replicate are
+    never on both sides. Scores of different folds are not on one scale, and are not pooled. Values
+    under .5 are chance, or predictions whose mean was matched to the very cells that are scored.
     """
     if groups is None:
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(cells, label)

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wound_jax.evaluation.cell_map import CellMap
+from wound_jax.evaluation.mixing import CellMap
 
 _CONTROL, _TREATED, _PREDICTED = "#9a9a9a", "#d55e00", "#0072b2"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")

@@ -178,9 +178,9 @@ def _improvement(result: Result) -> Iterator[Line]:
 
 
 def _polarisation(result: Result) -> Iterator[Line]:
-    """Scores of macrophages change as in the held-out animals."""
+    """Scores of macrophages change as in the held-out replicates."""
     found, name = _biology(result, "polarisation"), "macrophage polarisation"
-    threshold = "right sign each day, inside the animals' interval (plan)"
+    threshold = "right sign each day, inside the replicates' interval (plan)"
     if not found["applicable"]:
         yield _unknown(name, threshold, found["reason"])
         return

@@ -50,8 +50,8 @@ def results_table(result: Mapping[str, Any]) -> str:
 
     Args:
         result: content of `eval/metrics.json`: "split" with "kind", "leaky" and optionally
-            "n_animals" (animals of the scored treated cells), "strata", "summary" (`summarise`),
-            and "uncertainty" and "mean_from" where they were computed.
+            "n_replicates" (replicates of the scored treated cells), "strata", "summary"
+            (`summarise`), and "uncertainty" and "mean_from" where they were computed.
 
     Returns:
         Lines joined by newlines: a title, one row for the model, one for each baseline, one for
@@ -151,13 +151,13 @@ def _title(result: Mapping[str, Any]) -> str:
     """What was held out, how many units, and the stamp of a leaky split."""
     split = result["split"]
     parts = [f"{split['kind']} split", _counted(len(result["strata"]), "stratum", "strata")]
-    if split.get("n_animals") is not None:
-        # Only a split by animal holds animals out; in the others they are on both sides.
-        held_out = "held-out " if split["kind"] in ("animal", "external") else ""
-        n = split["n_animals"]
-        parts.append(_counted(n, f"{held_out}animal", f"{held_out}animals"))
+    if split.get("n_replicates") is not None:
+        # Only a split by replicate holds replicates out; in the others they are on both sides.
+        held_out = "held-out " if split["kind"] in ("replicate", "external") else ""
+        n = split["n_replicates"]
+        parts.append(_counted(n, f"{held_out}replicate", f"{held_out}replicates"))
     if split["leaky"]:
-        parts.append("LEAKY: test cells share animals with training cells")
+        parts.append("LEAKY: test cells share replicates with training cells")
     return " | ".join(parts)
 
 

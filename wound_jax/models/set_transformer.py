@@ -20,8 +20,7 @@ from wound_jax.arrays import CellFeatures, CellGenes, HostOrDevice, Scalar
 from wound_jax.config.schema import ModelConfig
 from wound_jax.models.backbones import backbone_family
 from wound_jax.models.backbones.base import Backbone
-from wound_jax.models.conditioning import DayEncoder, ScalarEncoder
-from wound_jax.models.decoder import GeneDecoder
+from wound_jax.models.heads import DayEncoder, GeneDecoder, ScalarEncoder
 from wound_jax.models.layers import Embedding, MultilayerPerceptron, linear
 from wound_jax.models.lora import attach_adapters
 
@@ -33,7 +32,7 @@ class ModelDims:
     Attributes:
         features: width of the input and of the predicted cells (genes, or embedding dimensions).
         perturbations: number of conditions, the control included.
-        animals: number of training animals (for the batch embedding).
+        replicates: number of training replicates (for the batch embedding).
         timepoints: number of training timepoints (for the timepoint embedding).
         genes: width of the gene decoder's output; 0 where there is none.
         scalars: number of scalar features of the control cells.
@@ -42,7 +41,7 @@ class ModelDims:
 
     features: int
     perturbations: int
-    animals: int = 0
+    replicates: int = 0
     timepoints: int = 0
     genes: int = 0
     scalars: int = 0
@@ -59,7 +58,7 @@ class SetInputs:
         mask: which of them are real.
         perturbation: code of the condition to predict.
         timepoint: code of the day, -1 where unseen in training.
-        animal: code of each control cell's animal, -1 where unseen in training.
+        replicate: code of each control cell's replicate, -1 where unseen in training.
         day: the day as a number; NaN where the timepoint names none.
         scalars: scalar features of the control cells, standardised.
     """
@@ -68,7 +67,7 @@ class SetInputs:
     mask: Bool[HostOrDevice, "sets cells"]
     perturbation: Int[HostOrDevice, "sets"]
     timepoint: Int[HostOrDevice, "sets"]
-    animal: Int[HostOrDevice, "sets cells"]
+    replicate: Int[HostOrDevice, "sets cells"]
     day: Float[HostOrDevice, "sets"] | None = None
     scalars: Float[HostOrDevice, "sets cells scalars"] | None = None
 
@@ -101,7 +100,7 @@ class SetTransformer(nnx.Module):
         )
         self.control_encoder = linear(dims.features, hidden, dtype=dtype, rngs=rngs)
         if config.batch_embedding:
-            self.animal_embedding = Embedding(dims.animals, hidden, rngs=rngs)
+            self.replicate_embedding = Embedding(dims.replicates, hidden, rngs=rngs)
         if config.timepoint_embedding == "categorical":
             self.timepoint_embedding = Embedding(dims.timepoints, hidden, rngs=rngs)
         if config.timepoint_embedding == "continuous":
@@ -160,7 +159,7 @@ class SetTransformer(nnx.Module):
         if self.use_scalars:
             x = x + self.scalar_encoder(_given(inputs.scalars, "scalars"))
         if self.batch_embedding:
-            x = x + self.animal_embedding(inputs.animal)
+            x = x + self.replicate_embedding(inputs.replicate)
         return x
 
 

@@ -7,7 +7,7 @@ so that a new metric or baseline appears without a change.
 import inspect
 from dataclasses import dataclass
 
-from wound_jax.evaluation.baselines import BASELINES
+from wound_jax.baselines import BASELINES
 from wound_jax.evaluation.metrics import METRICS
 from wound_jax.report.markup import DASH
 
@@ -87,23 +87,23 @@ METHOD_TERMS = {
     "model": Term("model", "The trained set transformer."),
     "ceiling": Term(
         "ceiling",
-        "Measured cells scored as if they had been predicted: treated cells of other animals, or "
-        "one half of the treated cells against the other. One replicate has noise of its own, so "
-        "that a prediction learnt from many animals can lie ahead of it.",
+        "Measured cells scored as if they had been predicted: treated cells of other replicates, "
+        "or one half of the treated cells against the other. One replicate has noise of its own, "
+        "so that a prediction learnt from many replicates can lie ahead of it.",
     ),
     "identity": Term("no change", "Every cell stays as it was."),
-    "global_mean_shift": Term("mean shift", "Every cell moves by the mean change over all types."),
-    "type_mean_shift": Term("mean shift by type", "Cells move by their type's mean change."),
-    "type_timepoint_mean_shift": Term(
-        "mean shift by type and day", "Cells move by the mean change of their type on that day."
+    "global_mean_delta": Term("mean delta", "Every cell moves by the mean change over all types."),
+    "type_mean_delta": Term("mean delta by type", "Cells move by their type's mean change."),
+    "type_timepoint_mean_delta": Term(
+        "mean delta by type and day", "Cells move by the mean change of their type on that day."
     ),
     "covariate_only": Term(
         "labels only",
         "Every cell becomes the mean treated training cell of its type and day: all cells alike.",
     ),
-    "regressed_mean_shift": Term(
-        "regressed mean shift",
-        "The mean shift by type and day, which trusts what sets these control cells apart only as "
+    "regressed_mean_delta": Term(
+        "regressed mean delta",
+        "The mean delta by type and day, which trusts what sets these control cells apart only as "
         "far as it held in training.",
     ),
     "additive_ridge": Term(
@@ -113,7 +113,7 @@ METHOD_TERMS = {
     "gene_wise": Term(
         "gene by gene", "The change of a gene is a line of that gene's expression in the controls."
     ),
-    "kernel_mean_shift": Term(
+    "kernel_mean_delta": Term(
         "mean of similar groups",
         "Mean change of the training groups whose control cells are alike.",
     ),
@@ -130,7 +130,7 @@ METHOD_TERMS = {
         "Every cell moves as the training cells nearest to it did, paired by optimal transport.",
     ),
     "scgen_like_linear": Term(
-        "latent shift", "One shift in a linear latent space, as scGen does with an autoencoder."
+        "latent delta", "One delta in a linear latent space, as scGen does with an autoencoder."
     ),
     "stacked_linear": Term(
         "linear rules together", "The linear baselines averaged, weighted by their training error."

@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from wound_jax.errors import UserError
-from wound_jax.evaluation.cell_map import CellMap
-from wound_jax.evaluation.deltas import Deltas
+from wound_jax.evaluation.files import Deltas
+from wound_jax.evaluation.mixing import CellMap
 from wound_jax.evaluation.uncertainty import Draws
-from wound_jax.runlog import read_metrics
+from wound_jax.training.log import read_metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class RunResult:
         result: `eval/metrics.json`.
         deltas: changes by stratum and gene; None where missing.
         cell_map: UMAP coordinates; None where missing.
-        draws: of the bootstrap over held-out animals; None where missing.
+        draws: of the bootstrap over held-out replicates; None where missing.
     """
 
     folder: Path

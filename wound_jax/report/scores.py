@@ -3,7 +3,7 @@
 Means over seeds. A comparison's own table decides where there is one, so that page and table say
 the same. What is not in it comes from the evaluations: intervals of one run as its evaluation gives
 them, of several from their bootstrap draws averaged draw by draw, so that the interval is that of
-the mean over seeds on other animals.
+the mean over seeds on other replicates.
 """
 
 import math
@@ -111,7 +111,7 @@ def difference(variant: Variant, metric: str) -> Estimate:
 
 
 def versus(variant: Variant, other: Variant, metric: str) -> Estimate:
-    """How much better one variant's model is than another's, paired over held-out animals."""
+    """How much better one variant's model is than another's, paired over held-out replicates."""
     draws, others = _draws(variant), _draws(other)
     if draws is not None and others is not None and _are_paired(draws, others, metric):
         return _estimate(*between(draws, others, metric))
@@ -144,7 +144,7 @@ def _draws(variant: Variant) -> Draws | None:
 
 
 def _are_paired(one: Draws, other: Draws, metric: str) -> bool:
-    """Whether two sets of draws are of the same held-out animals and know the metric."""
+    """Whether two sets of draws are of the same held-out replicates and know the metric."""
     kinds = [(draws.fingerprint, draws.values.shape[-1]) for draws in (one, other)]
     return kinds[0] == kinds[1] and metric in one.metrics and metric in other.metrics
 

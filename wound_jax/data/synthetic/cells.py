@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from wound_jax.data.synthetic.design import BURN, MICE, cells_per_mouse
+from wound_jax.data.synthetic.ingredients import Ingredient, stream
 from wound_jax.data.synthetic.markers import TYPES
-from wound_jax.data.synthetic.streams import Ingredient, stream
 
 # Immune, mesenchymal and ectodermal coordinate of each type. The burn effect is in part a linear
 # function of them (`wound_jax.data.synthetic.effects`), so that types near each other respond

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
 
+from wound_jax.data.synthetic.ingredients import Ingredient, stream
 from wound_jax.data.synthetic.markers import TYPES
-from wound_jax.data.synthetic.streams import Ingredient, stream
 
 BURN, SHAM = "Burn", "Sham"
 DAYS: tuple[int, ...] = (10, 14, 19)
@@ -26,7 +26,7 @@ class Group(NamedTuple):
 
 
 class Mouse(NamedTuple):
-    """An animal: one condition, one day."""
+    """A replicate: one condition, one day."""
 
     name: str
     group: int

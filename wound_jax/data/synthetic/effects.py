@@ -16,11 +16,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from wound_jax.data.synthetic.cells import LINEAGE, N_AXES, N_OWN, PROGRESS_SD, Cells
+from wound_jax.data.synthetic.cells import (
+    LINEAGE,
+    N_AXES,
+    N_OWN,
+    PROGRESS_SD,
+    Cells,
+    Ingredient,
+    stream,
+)
 from wound_jax.data.synthetic.design import DAYS
 from wound_jax.data.synthetic.markers import TYPES
 from wound_jax.data.synthetic.programs import Programs, sparse_normal, where
-from wound_jax.data.synthetic.streams import Ingredient, stream
 
 COMPETENCE_GAIN = 0.5
 PROFILES: tuple[str, ...] = ("early", "sustained", "late", "relaxation")

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 
 from wound_jax.data.synthetic.cells import N_AXES, N_OWN, Cells
 from wound_jax.data.synthetic.design import MICE
+from wound_jax.data.synthetic.ingredients import Ingredient, stream
 from wound_jax.data.synthetic.markers import IDENTITY, MARKERS, TYPES, genes_of
-from wound_jax.data.synthetic.streams import Ingredient, stream
 
 # Genes that a type's first own factor moves up and down: a known gradient inside the type.
 STATE_AXES: dict[str, tuple[str, str]] = {

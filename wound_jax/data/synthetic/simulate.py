@@ -1,4 +1,6 @@
-"""The synthetic wound set, put together: what is measured, and the truth kept apart from it.
+"""Matrices that grow by blocks of rows: dense ones in place, sparse ones stacked at the end.
+
+The synthetic wound set, put together: what is measured, and the truth kept apart from it.
 
 Cells are generated in blocks of 2,048, so that memory beyond the result stays small. The same
 configuration gives the same numbers, bit for bit, on one machine with one version of numpy; the
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from jaxtyping import Bool, Float
 
 from wound_jax.config.schema import SyntheticConfig
@@ -17,17 +20,60 @@ from wound_jax.data.synthetic import measure
 from wound_jax.data.synthetic.cells import COUNTS_PER_GENE, Cells, draw_cells
 from wound_jax.data.synthetic.design import BURN, DAYS, MICE, SHAM
 from wound_jax.data.synthetic.effects import log_shifts
-from wound_jax.data.synthetic.embedding import Embedding, draw_embedding
-from wound_jax.data.synthetic.expression import Expected, Tissue, draw_tissue
+from wound_jax.data.synthetic.ingredients import Ingredient, stream
 from wound_jax.data.synthetic.markers import TYPES
-from wound_jax.data.synthetic.rows import Matrix, Rows
-from wound_jax.data.synthetic.streams import Ingredient, stream
+from wound_jax.data.synthetic.measure import (
+    Embedding,
+    Expected,
+    Tissue,
+    draw_embedding,
+    draw_tissue,
+)
+
+Matrix = np.ndarray | sp.csr_matrix
+
+
+class Rows:
+    """Named matrices of one number of rows, filled block by block from the top."""
+
+    def __init__(self, n_rows: int):
+        self.n_rows = n_rows
+        self.filled = 0
+        self._dense: dict[str, np.ndarray] = {}
+        self._sparse: dict[str, list[sp.csr_matrix]] = {}
+
+    def add(self, parts: dict[str, Matrix]) -> None:
+        """Appends a block: the same names each time, all of one number of rows."""
+        height = len(next(part for part in parts.values() if isinstance(part, np.ndarray)))
+        for name, part in parts.items():
+            if isinstance(part, np.ndarray):
+                shape = (self.n_rows, *part.shape[1:])
+                whole = self._dense.setdefault(name, np.empty(shape, part.dtype))
+                whole[self.filled : self.filled + height] = part
+            else:
+                self._sparse.setdefault(name, []).append(part)
+        self.filled += height
+
+    def take(self, name: str) -> Matrix:
+        """The whole matrix of that name, which is then forgotten here."""
+        if name in self._dense:
+            return self._dense.pop(name)
+        return sp.csr_matrix(sp.vstack(self._sparse.pop(name), format="csr"))
+
 
 BLOCK = 2048
+
+
 EMBEDDING_KEY = "X_state_baseline"
+
+
 TIMEPOINTS = tuple(f"day{day}" for day in DAYS)
+
+
 # A gene has a velocity if the mean type has this many molecules of it in a median cell.
 VELOCITY_MIN_COUNT = 0.3
+
+
 NOTE = (
     "Simulated cells, no measurement: gene programs, mice, the burn effect and the velocity are "
     "drawn by wound_jax.data.synthetic."

@@ -22,8 +22,8 @@ ch. 2). It is honest about dimension: a flow and an effect that share just one a
 toss, which proves nothing.
 
 The control cells' own noise enters e, and velocities depend on the cells' positions; m and e are
-therefore taken from different halves of the control cells (of the control animals where these are
-given), crosswise.
+therefore taken from different halves of the control cells (of the control replicates where these
+are given), crosswise.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from wound_jax.data.streams import Use, stream
+from wound_jax.data.seeding import Use, stream
 from wound_jax.data.velocity.contract import VelocityData
 from wound_jax.errors import UserError
 
@@ -89,7 +89,7 @@ def alignment_table(
         representation: [cells, dims], what the velocities are displacements of; only the
             dimensions that have a velocity are compared.
         velocity: of the same cells, in the same basis.
-        labels: columns "cell_type" and "condition", one row a cell; "animal" if known.
+        labels: columns "cell_type" and "condition", one row a cell; "replicate" if known.
         control: the condition of the control cells.
         options: of the test.
 
@@ -140,7 +140,7 @@ def _row(
         representation[np.ix_(is_treated, velocity.dims)],
         options,
         rng=rng,
-        units=labels["animal"].to_numpy()[is_control] if "animal" in labels else None,
+        units=labels["replicate"].to_numpy()[is_control] if "replicate" in labels else None,
     )
     return row | found
 
@@ -162,7 +162,7 @@ def randomisation_test(
         treated: [targets, dims], treated cells.
         options: of the test.
         rng: draws halves and signs.
-        units: [cells], animals of the control cells; halves are of animals if there are two.
+        units: [cells], replicates of the control cells; halves are of replicates if there are two.
 
     Returns:
         "mean_cosine", "null_mean", "null_sd" and "p".

@@ -5,14 +5,31 @@
     log      x = log(1 + s):     dx/dt = V / (1 + s),  for velocities V of counts s
 
 A representation without a known map is the business of `wound_jax.data.velocity.graph`.
+
+Projects the gene velocities of an AnnData into a representation, checking that they fit.
+
+    loadings   z = (x - mean) W            `wound_jax.data.velocity.projection.project_linear`
+    encoder    z = f(x)                    `wound_jax.data.velocity.projection.project_encoder`
+    graph      no known map                `wound_jax.data.velocity.graph.project_graph`
+
+Loadings and encoders are first tried on the expression: a velocity projected by those of another
+representation would be in another basis.
 """
 
+import importlib
 from collections.abc import Callable
 
+import anndata as ad
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Array, Float
+
+from wound_jax.data.source import matrix
+from wound_jax.data.velocity.contract import GENE_VELOCITY, read_velocity
+from wound_jax.data.velocity.graph import nearest_neighbours, project_graph
+from wound_jax.errors import UserError
 
 Encoder = Callable[[Float[Array, "cells genes"]], Float[Array, "cells dims"]]
 
@@ -95,3 +112,161 @@ def loadings_agreement(
     b = representation - representation.mean(axis=0)
     scale = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float((a * b).sum()) / scale if scale > 0 else 0.0
+
+
+LOADINGS = "PCs"
+
+
+# As in scVelo.
+SCALE = 10.0
+
+
+# Below this the loadings, or the encoder, are those of some other representation.
+_SAME_BASIS = 0.9
+
+
+_CHECKED_CELLS = 2_000
+
+
+GeneVelocity = Float[np.ndarray, "cells genes"]
+
+
+Projected = Float[np.ndarray, "cells dims"]
+
+
+def gene_velocity(adata: ad.AnnData) -> GeneVelocity:
+    """The velocity of genes in a file: float32 [cells, genes], NaN where unknown.
+
+    Raises:
+        UserError: there is none.
+    """
+    if "velocity" not in adata.layers and {"spliced", "unspliced"} <= set(adata.layers):
+        raise UserError(
+            "the file has spliced and unspliced counts, but no layers['velocity']; add "
+            "--from-spliced to estimate it (needs pip install 'wound_jax[velocity]'), or "
+            "--from-spliced steady_state for the built-in estimate."
+        )
+    found = read_velocity(adata, GENE_VELOCITY, confidence=None)
+    return np.where(found.known[:, None] & found.dims, found.velocity, np.nan)
+
+
+def by_loadings(
+    adata: ad.AnnData, velocity: GeneVelocity, rep: str, key: str = LOADINGS, *, log1p: bool = False
+) -> Projected:
+    """Through the loadings of a representation that is linear in X.
+
+    Args:
+        adata: the cells.
+        velocity: [cells, genes], NaN where unknown.
+        rep: obsm key of the representation.
+        key: varm key of its loadings.
+        log1p: whether the velocity is of the counts layers["Ms"], and the loadings act on their
+            log(1 + x).
+
+    Returns:
+        float32 [cells, dims], NaN rows where the velocity is unknown.
+
+    Raises:
+        UserError: there are no such loadings, or X times them is not the representation.
+    """
+    representation = np.asarray(matrix(adata, f"obsm/{rep}"))
+    if key not in adata.varm:
+        raise UserError(
+            f"--method linear needs the loadings of {rep} in varm[{key!r}], but "
+            f"varm has {', '.join(adata.varm.keys()) or 'nothing'}. Name them by --loadings, or "
+            "use --method graph."
+        )
+    loadings = np.asarray(adata.varm[key])
+    if loadings.shape[1] != representation.shape[1]:
+        raise UserError(
+            f"varm[{key!r}] has {loadings.shape[1]} columns and obsm[{rep!r}] has "
+            f"{representation.shape[1]}; they do not belong together."
+        )
+    rows = slice(0, _CHECKED_CELLS)
+    agreement = loadings_agreement(_dense(adata, "X", rows), loadings, representation[rows])
+    if agreement < _SAME_BASIS:
+        raise UserError(
+            f"X times varm[{key!r}] does not reproduce obsm[{rep!r}] (correlation "
+            f"{agreement:.2f}); a velocity projected by them would be in another basis. Put the "
+            "matrix they were fitted on into X, or use --method graph."
+        )
+    if log1p:
+        velocity = log1p_velocity(velocity, _dense(adata, "layers/Ms"))
+    return project_linear(velocity, loadings)
+
+
+def by_graph(
+    adata: ad.AnnData,
+    velocity: GeneVelocity,
+    rep: str,
+    expression: str,
+    n_neighbours: int,
+    *,
+    scale: float = SCALE,
+) -> Projected:
+    """Over a graph of neighbours, for any embedding.
+
+    Args:
+        adata: the cells.
+        velocity: [cells, genes], NaN where unknown.
+        rep: obsm key of the embedding.
+        expression: key of the matrix that velocities are changes of.
+        n_neighbours: of each cell, found in the embedding.
+        scale: sharpness of the transitions.
+
+    Returns:
+        float32 [cells, dims], NaN rows where the velocity is unknown.
+    """
+    representation = np.asarray(matrix(adata, f"obsm/{rep}"))
+    neighbours = nearest_neighbours(representation, n_neighbours)
+    dense = _dense(adata, expression)
+    return project_graph(velocity, dense, representation, neighbours, scale=scale)
+
+
+def by_encoder(
+    adata: ad.AnnData, velocity: GeneVelocity, rep: str, name: str, expression: str = "X"
+) -> Projected:
+    """Through the derivative of an encoder.
+
+    Args:
+        adata: the cells.
+        velocity: [cells, genes], NaN where unknown.
+        rep: obsm key of what the encoder made.
+        name: MODULE:FUNCTION, a JAX function from expression to the representation.
+        expression: key of the matrix it encodes.
+
+    Returns:
+        float32 [cells, dims], NaN rows where the velocity is unknown.
+
+    Raises:
+        UserError: there is no such function, or it does not reproduce the representation.
+    """
+    encoder, values = _load_encoder(name), _dense(adata, expression)
+    encoded = np.asarray(encoder(jnp.asarray(values[:_CHECKED_CELLS])))
+    expected = np.asarray(matrix(adata, f"obsm/{rep}"))[:_CHECKED_CELLS]
+    same_shape = encoded.shape == expected.shape
+    agreement = np.corrcoef(encoded.ravel(), expected.ravel())[0, 1] if same_shape else np.nan
+    if not agreement >= _SAME_BASIS:
+        raise UserError(
+            f"{name} does not reproduce obsm[{rep!r}] (shape {encoded.shape} against "
+            f"{expected.shape}, correlation {agreement:.2f}); give the encoder that made it, or "
+            "name the matrix it encodes by --expression."
+        )
+    return project_encoder(encoder, values, velocity)
+
+
+def _load_encoder(name: str) -> Encoder:
+    """The function that MODULE:FUNCTION names."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise UserError(
+            f"--encoder {name}: {e}. Expected MODULE:FUNCTION, importable from this folder."
+        ) from e
+    return found
+
+
+def _dense(adata: ad.AnnData, key: str, rows: slice = slice(None)) -> np.ndarray:
+    values = matrix(adata, key)[rows]
+    return values.toarray() if isinstance(values, sp.csr_matrix) else values

@@ -1,9 +1,9 @@
-"""Biological criteria: does a prediction say about wounds what the held-out animals say.
+"""Biological criteria: does a prediction say about wounds what the held-out replicates say.
 
 Owns the frozen gene lists and three criteria, each a function of held-out strata and any method's
 predictions [n_control, genes], so that baselines are judged as a model is:
 
-    polarisation        macrophages move towards inflammation and repair as the animals do
+    polarisation        macrophages move towards inflammation and repair as the replicates do
     wound_markers       registered genes move the registered way, beyond random gene sets
     temporal_coherence  a day left out of training is told better than by interpolation
 

@@ -1,19 +1,102 @@
-"""The frozen gene lists of the biological criteria, each with its source and its sign.
+"""Which labels of a data set mean which family of cell types.
+
+A label is cut into words at everything that is no letter or digit, plural or not, in any case:
+
+    "CD14+ Monocytes" -> cd14, monocytes -> monocyte;   "Mono/Mac" -> monocyte and macrophage
+
+A label belongs to a family when one of its words is a name of that family. Where a data set's
+labels read otherwise, its labels are given by hand.
+
+The frozen gene lists of the biological criteria, each with its source and its sign.
 
 Symbols and sources stand in one place, `MARKERS`; here is which sets are judged, in which cell
 types, and which way a wound moves them. Lists are frozen before a model is scored: a list chosen
 after looking at predictions proves nothing.
+
+What the criteria are given: strata, one prediction for each, and the names of the genes.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from wound_jax.data.annotations import NO_LABEL
+from wound_jax.data.strata import Stratum
 from wound_jax.data.synthetic.markers import MARKERS
+from wound_jax.errors import UserError, unknown_name
+
+# Words in the singular; the short ones are the labels of the study that is imitated.
+FAMILIES: dict[str, frozenset[str]] = {
+    name: frozenset(words.split())
+    for name, words in {
+        "keratinocyte": "keratinocyte ker kera krt kc epidermal",
+        "fibroblast": "fibroblast fib fibro myofibroblast",
+        "neutrophil": "neutrophil neu neut neutro pmn",
+        "macrophage": "macrophage mac macro mph mdm momac monomac",
+        "monocyte": "monocyte mono momac monomac",
+        "dendritic": "dendritic dc cdc pdc modc",
+        "endothelial": "endothelial endo ec endothelium",
+        "pericyte": "pericyte peri smc mural",
+        "muscle": "muscle mus myocyte myoblast satellite",
+    }.items()
+}
+
+
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+Labels = Mapping[str, Collection[str]]
+
+
+def families_of(label: str, labels: Labels | None = None) -> frozenset[str]:
+    """The families that a cell type belongs to.
+
+    Args:
+        label: the cell type as the data name it.
+        labels: family -> the labels that belong to it, exactly as the data write them; a family
+            that is named here is no longer matched by words.
+
+    Returns:
+        Names of `FAMILIES`; none for a label that says nothing.
+
+    Raises:
+        UserError: `labels` names a family that is not known.
+    """
+    given = labels or {}
+    for name in given:
+        if name not in FAMILIES:
+            raise unknown_name("family of cell types", name, FAMILIES)
+    words = set(_WORD.findall(label.lower()))
+    words |= {word.removesuffix("s") for word in words}
+    return frozenset(
+        name
+        for name, names in FAMILIES.items()
+        if (label in given[name] if name in given else words & names)
+    )
+
+
+def is_macrophage(label: str, labels: Collection[str] | None = None) -> bool:
+    """Whether a cell type is scored for polarisation: macrophages and the monocytes they come from.
+
+    Args:
+        label: the cell type as the data name it.
+        labels: the labels that count, instead of matching by words.
+    """
+    if labels is not None:
+        return label in labels
+    return bool(families_of(label) & {"macrophage", "monocyte"})
+
 
 # Fewer genes of a list than this among the measured ones make no score.
 FEWEST_GENES = 3
+
+
 # A registered response that holds in every cell type.
 ANY = "any"
+
+
 # Chil3 stands in Murray's M2 column, and yet marks inflammatory monocytes in wounds (it is in the
 # monocyte set, from mouse injury): with it an influx of monocytes would look like repair.
 MISLEADING = frozenset({"Chil3"})
@@ -124,3 +207,51 @@ def find_genes(wanted: Iterable[str], genes: Sequence[str]) -> dict[str, int]:
         folded.setdefault(gene.upper(), position)
     places = {gene: exact.get(gene, folded.get(gene.upper())) for gene in wanted}
     return {gene: place for gene, place in places.items() if place is not None}
+
+
+def require_predictions(
+    strata: Sequence[Stratum],
+    predictions: Sequence[np.ndarray],
+    genes: Sequence[str] | None = None,
+) -> None:
+    """Refuses predictions that do not belong to the strata, or gene names that do not.
+
+    Raises:
+        UserError: a prediction is missing, has another shape than the stratum's control cells or
+            values that are not finite; or the genes are not one name a column.
+    """
+    if len(strata) != len(predictions):
+        raise UserError(
+            f"{len(predictions)} predictions for {len(strata)} strata; expected one for each, in "
+            "the order of the strata."
+        )
+    for stratum, predicted in zip(strata, predictions, strict=True):
+        if predicted.shape != stratum.control.shape:
+            raise UserError(
+                f"stratum {stratum.key}: prediction of shape {predicted.shape}; expected "
+                f"{stratum.control.shape}, one row for each control cell."
+            )
+        if not np.isfinite(predicted).all():
+            raise UserError(
+                f"stratum {stratum.key}: the prediction holds NaN or infinity; expected finite "
+                "values. Take a checkpoint from before training diverged."
+            )
+        if genes is not None and predicted.shape[1] != len(genes):
+            raise UserError(
+                f"stratum {stratum.key}: {len(genes)} gene names for {predicted.shape[1]} columns; "
+                "expected one name for each column."
+            )
+
+
+def not_applicable(reason: str) -> dict:
+    """The result of a criterion that says nothing about these data."""
+    return {"applicable": False, "reason": reason}
+
+
+def rows_by_replicate(replicates: np.ndarray | None, fewest: int) -> dict[str, np.ndarray]:
+    """Rows of each replicate that has at least `fewest` cells, by name; unknown ones none."""
+    if replicates is None:
+        return {}
+    names = replicates.astype(str)
+    rows = {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
+    return {name: r for name, r in rows.items() if name != NO_LABEL and len(r) >= fewest}

@@ -1,12 +1,21 @@
-"""Macrophage polarisation: do predicted macrophages move as those of the animals do.
+"""Score of a gene list: mean of its genes minus mean of control genes of like expression.
+
+    score(cell) = mean_{g in list} x_g - mean_{g in control genes} x_g
+
+As `scanpy.tl.score_genes` 1.11 (Satija et al. 2015, Nat Biotechnol 33:495): genes are cut into
+bins by their mean, and control genes are drawn from the bins of the list. Here the bins and the
+draw are those of real control cells, and the same genes then serve real and predicted cells: drawn
+anew from predicted cells they would hide a delta that moves all genes.
+
+Macrophage polarisation: do predicted macrophages move as those of the replicates do.
 
 For each score (pro-inflammatory, repair), macrophage type and timepoint:
 
     true change = mean score T - mean score C,   predicted change = mean score P - mean score C
 
-The prediction is accepted when its sign is right wherever the animals decide the sign, and when
-every change lies inside the interval of the animals (`animal_interval`). The intervals hold
-jointly: each leaves out 5 % divided by the number of changes, so that a further animal passes
+The prediction is accepted when its sign is right wherever the replicates decide the sign, and when
+every change lies inside the interval of the replicates (`replicate_interval`). The intervals hold
+jointly: each leaves out 5 % divided by the number of changes, so that a further replicate passes
 all of them at least 19 times in 20.
 """
 
@@ -14,24 +23,88 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Float, Int
 
-from wound_jax.evaluation.biology.animal_interval import (
-    AnimalChanges,
+from wound_jax.data.strata import Stratum
+from wound_jax.evaluation.biology.differential import (
     Interval,
-    animal_changes,
-    animal_intervals,
+    ReplicateChanges,
     cell_interval,
+    replicate_changes,
+    replicate_intervals,
 )
-from wound_jax.evaluation.biology.cell_types import is_macrophage
-from wound_jax.evaluation.biology.gene_score import GeneScore, fit_gene_score
-from wound_jax.evaluation.biology.gene_sets import FEWEST_GENES, POLARISATION, find_genes
-from wound_jax.evaluation.biology.inputs import not_applicable, require_predictions
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.biology.gene_sets import (
+    FEWEST_GENES,
+    POLARISATION,
+    find_genes,
+    is_macrophage,
+    not_applicable,
+    require_predictions,
+)
+
+# Defaults of scanpy.
+_PER_BIN = 50
+
+
+_BINS = 25
+
+
+@dataclass(frozen=True, eq=False)
+class GeneScore:
+    """A score with its genes chosen.
+
+    Attributes:
+        genes: positions of the list's genes.
+        controls: positions of the control genes, none of the list.
+    """
+
+    genes: Int[np.ndarray, " listed"]
+    controls: Int[np.ndarray, " controls"]
+
+    def __call__(self, cells: Float[np.ndarray, "cells genes"]) -> Float[np.ndarray, " cells"]:
+        """Score of each cell, float64 [cells], in the unit of the expression."""
+        listed, controls = (
+            cells[:, place].mean(axis=1, dtype=np.float64) for place in (self.genes, self.controls)
+        )
+        return listed - controls
+
+
+def fit_gene_score(
+    genes: Sequence[int], cells: Float[np.ndarray, "cells genes"], seed: int
+) -> GeneScore:
+    """Choose the control genes of a list.
+
+    Args:
+        genes: positions of the list's genes, at least one.
+        cells: the real control cells that expression is measured in.
+        seed: seed of the draw.
+
+    Returns:
+        The score. Its control genes are none where every gene of these bins is in the list.
+    """
+    listed = np.asarray(genes, dtype=int)
+    mean = pd.Series(cells.mean(axis=0, dtype=np.float64))
+    per_bin = max(1, int(np.round(len(mean) / (_BINS - 1))))
+    bins = (mean.rank(method="min") // per_bin).to_numpy()
+    # The generator scanpy uses, so that one seed draws the same genes here and there.
+    rng = np.random.RandomState(seed)
+    drawn = []
+    for one in np.unique(bins[listed]):
+        pool = np.flatnonzero(bins == one)
+        if len(pool) > _PER_BIN:
+            pool = pool[rng.choice(len(pool), _PER_BIN, replace=False)]
+        drawn.append(pool)
+    return GeneScore(listed, np.setdiff1d(np.concatenate(drawn), listed))
+
 
 _ALPHA = 0.05
+
+
 # An arm with fewer cells has no spread to speak of.
 _FEWEST_CELLS = 10
+
+
 # On the log scale; below it a change is the rounding of float32 and has no sign.
 _ROUNDING = 1e-6
 
@@ -46,8 +119,8 @@ class _Scored:
     predicted: Float[np.ndarray, " cells"]
 
     @property
-    def animals(self) -> AnimalChanges:
-        return animal_changes(self.stratum, self.control, self.treated)
+    def replicates(self) -> ReplicateChanges:
+        return replicate_changes(self.stratum, self.control, self.treated)
 
 
 def polarisation(
@@ -65,7 +138,8 @@ def polarisation(
         strata: the held-out strata, of all cell types.
         predictions: [n_control, genes] for each stratum, on the log scale of the cells.
         genes: symbols of the genes, mouse or human.
-        training: training strata, whose animals widen the comparison where held-out ones are few.
+        training: training strata, whose replicates widen the comparison where held-out ones are
+            few.
         cell_types: labels that count as macrophages or monocytes; None matches them by words
             (`cell_types.is_macrophage`).
         seed: seed of the control genes.
@@ -164,21 +238,21 @@ def _judge_score(
 def _intervals(
     group: Sequence[_Scored], score: GeneScore, training: Sequence[Stratum], alpha: float
 ) -> list[Interval]:
-    """Intervals of the held-out animals, else with those of training, else of cells."""
-    held_out = [one.animals for one in group]
-    found = animal_intervals(held_out, alpha, "held-out animals")
+    """Intervals of the held-out replicates, else with those of training, else of cells."""
+    held_out = [one.replicates for one in group]
+    found = replicate_intervals(held_out, alpha, "held-out replicates")
     if found is None:
         keys = [one.stratum.key for one in group]
         trained = {
-            s.key: animal_changes(s, score(s.control), score(s.treated))
+            s.key: replicate_changes(s, score(s.control), score(s.treated))
             for s in training
             if s.key in keys and s.n_treated
         }
-        nobody = AnimalChanges({}, frozenset())
+        nobody = ReplicateChanges({}, frozenset())
         joined = [
             own.joined(trained.get(key, nobody)) for own, key in zip(held_out, keys, strict=True)
         ]
-        found = animal_intervals(joined, alpha, "held-out and training animals")
+        found = replicate_intervals(joined, alpha, "held-out and training replicates")
     return found or [cell_interval(one.control, one.treated, alpha) for one in group]
 
 
@@ -187,7 +261,7 @@ def _row(scored: _Scored, interval: Interval) -> dict:
     stratum = scored.stratum
     base = scored.control.mean()
     true, predicted = float(scored.treated.mean() - base), float(scored.predicted.mean() - base)
-    # A held-out animal that goes against the others leaves the sign open.
+    # A held-out replicate that goes against the others leaves the sign open.
     judged = interval.sign != 0 and np.sign(true) == interval.sign
     right = bool(predicted * interval.sign > _ROUNDING) if judged else None
     inside = interval.low <= predicted <= interval.high
@@ -200,7 +274,7 @@ def _row(scored: _Scored, interval: Interval) -> dict:
         "low": interval.low,
         "high": interval.high,
         "interval_from": interval.source,
-        "n_animals": interval.n_animals,
+        "n_replicates": interval.n_replicates,
         "sign_right": right,
         "inside": inside,
     }
@@ -217,7 +291,7 @@ def _verdict(values: Sequence[dict]) -> dict:
         "n_values": len(inside),
     }
     if not signs:
-        reason = "no score changes by more than the animals or cells vary, so no sign is decided"
+        reason = "no score changes by more than the replicates or cells vary, so no sign is decided"
         return {**not_applicable(reason), **counts}
     return {"applicable": True, "accepted": all(signs) and all(inside), **counts}
 
@@ -231,12 +305,12 @@ def _notes(values: Sequence[dict], listed: dict[str, dict]) -> list[str]:
         if all(row["score"] != name for row in values)
     ]
     sources = {row["interval_from"] for row in values}
-    if "held-out and training animals" in sources:
-        notes.append("too few held-out animals for an interval: training animals were added")
+    if "held-out and training replicates" in sources:
+        notes.append("too few held-out replicates for an interval: training replicates were added")
     if "cells" in sources:
         notes.append(
-            "too few animals for an interval: it is made of cells, leaves out how animals differ, "
-            "and is therefore narrow"
+            "too few replicates for an interval: it is made of cells, leaves out how replicates "
+            "differ, and is therefore narrow"
         )
     undecided = sum(row["sign_right"] is None for row in values)
     if undecided:

@@ -25,9 +25,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from wound_jax.data.days import day_of
-from wound_jax.evaluation.biology.inputs import not_applicable, require_predictions
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.data.strata import Stratum
+from wound_jax.data.timepoints import day_of
+from wound_jax.evaluation.biology.gene_sets import not_applicable, require_predictions
 
 _ALPHA = 0.05
 _DRAWS = 1000

@@ -1,9 +1,9 @@
 """Wound markers: do registered genes move the registered way, beyond what any genes do.
 
 A pair (stratum, gene) qualifies when the gene is registered for the stratum's cell type
-(`gene_sets.WOUND_MARKERS`), differs between the arms in the held-out animals (false discovery rate
-5 % over all registered pairs; Benjamini and Hochberg 1995, J R Stat Soc B 57:289), and moves the
-registered way there. Then
+(`gene_sets.WOUND_MARKERS`), differs between the arms in the held-out replicates (false discovery
+rate 5 % over all registered pairs; Benjamini and Hochberg 1995, J R Stat Soc B 57:289), and moves
+the registered way there. Then
 
     accuracy = share of qualifying pairs whose predicted change has the registered sign
     p        = (1 + #{random sets with accuracy >= that}) / (1 + number of random sets)
@@ -21,23 +21,25 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from wound_jax.evaluation.biology.cell_types import Labels, families_of
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.biology.differential import differential
 from wound_jax.evaluation.biology.gene_sets import (
     FEWEST_GENES,
     WOUND_MARKERS,
+    Labels,
+    families_of,
     find_genes,
+    not_applicable,
+    require_predictions,
     signs_in,
 )
-from wound_jax.evaluation.biology.inputs import not_applicable, require_predictions
-from wound_jax.evaluation.strata import Stratum
 
 # Fewer markers than this make a share that one gene can turn.
 FEWEST_MARKERS = 5
 _FDR = 0.05
 _ALPHA = 0.05
 # One mean cell for all types reaches .53 to .82 on simulated wounds, other cells of the same
-# animals .98 to 1 (six simulations, all mice and one mouse in each arm).
+# replicates .98 to 1 (six simulations, all mice and one mouse in each arm).
 LEAST_ACCURACY = 0.9
 _SETS = 1000
 # Genes nearest in expression that may stand for a marker.
@@ -79,9 +81,9 @@ def wound_markers(
         "null_mismatch" (mean distance in expression of their genes to the markers); "size_ratio"
         (median of predicted over true change: reported, not judged); "n_qualifying" pairs of
         "n_genes" distinct genes, out of "n_tested" pairs; "n_contradicting": pairs that differ the
-        other way in the held-out animals; "strata_by": how many strata were tested by animals, and
-        by cells; "markers": each gene and how often it was right; "notes". With fewer than
-        `FEWEST_MARKERS` genes the figures are given and "applicable" is False.
+        other way in the held-out replicates; "strata_by": how many strata were tested by
+        replicates, and by cells; "markers": each gene and how often it was right; "notes". With
+        fewer than `FEWEST_MARKERS` genes the figures are given and "applicable" is False.
 
     Raises:
         UserError: predictions do not belong to the strata, genes to the columns, or `cell_types`
@@ -99,7 +101,7 @@ def wound_markers(
         )
     qualifying, counts = _qualifying(strata, tested)
     if not counts["n_qualifying"]:
-        reason = "no registered wound marker differs in the held-out animals"
+        reason = "no registered wound marker differs in the held-out replicates"
         return {**not_applicable(reason), **counts}
     return _verdict({**counts, **_accuracy(qualifying, strata, predictions, genes, seed)})
 
@@ -137,14 +139,14 @@ def _qualifying(strata: Sequence[Stratum], tested: _Pairs) -> tuple[_Pairs, dict
     notes = []
     if by_cells:
         notes.append(
-            f"{by_cells} of {len(used)} strata have too few animals and are tested by cells, which "
-            "finds more genes than animals would"
+            f"{by_cells} of {len(used)} strata have too few replicates and are tested by cells, "
+            "which finds more genes than replicates would"
         )
     return tested.take(confirmed), {
         "n_tested": len(p),
         "n_qualifying": int(confirmed.sum()),
         "n_contradicting": int((differs & ~confirmed).sum()),
-        "strata_by": {"animals": len(used) - by_cells, "cells": by_cells},
+        "strata_by": {"replicates": len(used) - by_cells, "cells": by_cells},
         "notes": notes,
     }
 

@@ -6,9 +6,9 @@ One registry (`METRICS`) holds them all. To add one, write a function with a doc
 it belongs to, or in a new one imported below:
 
 - `profiles`: changes of the mean (correlation, errors, explained variance, sign);
-- `populations`, `transport`: distances between sets of cells;
+- `populations`: distances between sets of cells;
 - `realism`: spread, co-expression, zeros, cell type;
-- `response`: differential expression, as cell-eval tests it (`rank_sum`);
+- `differential_expression`: genes expression, as cell-eval tests it (`rank_sum`);
 - `among_strata`: retrieval of the own cell type or perturbation.
 
 Metrics that a worthless prediction passes have no best value, are ranked by nobody, and say so in
@@ -17,11 +17,10 @@ Metrics that a worthless prediction passes have no best value, are ranked by nob
 
 from wound_jax.evaluation.metrics import (  # noqa: F401  (importing registers the metrics)
     among_strata,
+    differential_expression,
     populations,
     profiles,
     realism,
-    response,
-    transport,
 )
 from wound_jax.evaluation.metrics.comparison import Comparison, Comparisons
 from wound_jax.evaluation.metrics.registry import METRICS, Metric, get_metric, metric, set_metric

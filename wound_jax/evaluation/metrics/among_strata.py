@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.distances import mean_distances
 from wound_jax.evaluation.metrics.comparison import (
     Comparison,
@@ -22,7 +23,6 @@ from wound_jax.evaluation.metrics.comparison import (
 )
 from wound_jax.evaluation.metrics.profiles import correlation
 from wound_jax.evaluation.metrics.registry import set_metric
-from wound_jax.evaluation.strata import Stratum
 
 Deltas = Float[np.ndarray, "strata genes"]
 Values = Float[np.ndarray, " sets"]

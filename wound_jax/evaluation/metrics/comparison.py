@@ -16,8 +16,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from jaxtyping import Float, Int
 
+from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.strata import Stratum
 
 # Against the size of the mean control cell: below it a delta is the rounding of float32 means.
 ZERO_DELTA = 1e-6

@@ -39,12 +39,12 @@ def pearson_delta_top100(comparison: Comparison) -> float:
 def pearson_delta_residual(comparison: Comparison) -> float:
     """Correlation of predicted and true change beyond the mean change of all training strata.
 
-    corr(delta P - g, delta T - g), with g the mean training shift of the perturbation
-    (`ScoreContext.mean_shift_of`): what is specific of the cell type and timepoint. A prediction
+    corr(delta P - g, delta T - g), with g the mean training delta of the perturbation
+    (`ScoreContext.mean_delta_of`): what is specific of the cell type and timepoint. A prediction
     of g scores 0 up to clipping at 0, which by itself tells the types apart. The identity scores
     corr(-g, delta T - g), above 0 in strata that respond less than the mean: compare with it.
     """
-    shared = comparison.context.mean_shift_of(comparison.stratum)
+    shared = comparison.context.mean_delta_of(comparison.stratum)
     predicted = comparison.predicted_delta - shared
     nothing = np.linalg.norm(predicted) <= ZERO_DELTA * np.linalg.norm(
         comparison.stratum.control_mean
@@ -77,7 +77,7 @@ def cosine_delta(comparison: Comparison) -> float:
 def sign_share(comparison: Comparison) -> float:
     """Whether the predicted change points the right way; its mean is a share of strata.
 
-    1 where `cosine_delta` > 0, else 0. Chance is 1/2 and no achievement: a mean shift passes.
+    1 where `cosine_delta` > 0, else 0. Chance is 1/2 and no achievement: a mean delta passes.
     """
     cosine = cosine_delta(comparison)
     return cosine if np.isnan(cosine) else float(cosine > 0)

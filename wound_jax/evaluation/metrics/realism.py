@@ -1,7 +1,7 @@
 """Metrics of what makes a population: spread, co-expression, zeros, and keeping the cell type.
 
 A prediction of the mean cell, repeated, is perfect in every metric of means; in the first three
-of these it fails. One that only shifts the control cells keeps their spread and co-expression.
+of these it fails. One that only deltas the control cells keeps their spread and co-expression.
 """
 
 import numpy as np

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
 from wound_jax.evaluation.metrics.comparison import Comparison, Comparisons
 from wound_jax.evaluation.metrics.registry import METRICS, get_metric
-from wound_jax.evaluation.strata import Stratum
 
 
 def score_all(

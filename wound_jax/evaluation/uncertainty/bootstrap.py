@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.strata import Stratum
+from wound_jax.evaluation.uncertainty.drawn_metrics import EnergyRatio, MeanProfiles
 from wound_jax.evaluation.uncertainty.draws import Draws
-from wound_jax.evaluation.uncertainty.energy import EnergyRatio
-from wound_jax.evaluation.uncertainty.means import MeanProfiles
 from wound_jax.evaluation.uncertainty.resampling import fingerprint, plan_resampling
 from wound_jax.evaluation.uncertainty.weights import ArmWeights, draw_weights
 
@@ -30,7 +29,7 @@ def bootstrap(
     draws: int = 1000,
     seed: int,
 ) -> Draws:
-    """Draw the held-out animals again and score every method on each draw.
+    """Draw the held-out replicates again and score every method on each draw.
 
     Without a draw the figures are those of the metrics, e_distance_ratio included: it is computed
     from the same sample of cells (`Comparison.samples`), whose cells the draws weight.
@@ -122,7 +121,7 @@ def bootstrap_units(
 
 def _check_counts(strata: Sequence[Stratum], predictions: Mapping[str, Sequence]) -> None:
     if not strata:
-        raise UserError("no stratum to draw animals from; expected at least one.")
+        raise UserError("no stratum to draw replicates from; expected at least one.")
     for method, sequence in predictions.items():
         if len(sequence) != len(strata):
             raise UserError(

@@ -1,6 +1,6 @@
 """What the cells of one arm weigh in each draw.
 
-Owns the draws of n units, and the step from units to cells: holder h (an animal) has n_h cells in
+Owns the draws of n units, and the step from units to cells: holder h (a replicate) has n_h cells in
 the arm and the weight w_h in a draw, so a weighted mean over cells is a mean of the holders' means
 with the shares
 
@@ -19,7 +19,7 @@ def draw_weights(n: int, draws: int, rng: np.random.Generator) -> Float[np.ndarr
 
     n - 1 of them are drawn with replacement and weighted by n / (n - 1) (Rao and Wu 1988, J. Am.
     Stat. Assoc. 83, 231-241). The usual n of n understates the variance of a mean by the factor
-    (n - 1) / n, a half where an arm has two animals on a day; this one is right at every n.
+    (n - 1) / n, a half where an arm has two replicates on a day; this one is right at every n.
 
     Args:
         n: number of units; a single one has the weight 1 in all draws.

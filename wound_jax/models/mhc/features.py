@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wound_jax.arrays import CellHidden
-from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
+from wound_jax.models.mhc.doubly_stochastic import sinkhorn_knopp
 
 
 class FeatureMaps(NamedTuple):

@@ -23,8 +23,11 @@ from jaxtyping import Array, Float
 
 from wound_jax.arrays import CellHidden
 from wound_jax.errors import UserError, unknown_name
-from wound_jax.models.mhc.birkhoff import mix_permutations, permutation_count
-from wound_jax.models.mhc.sinkhorn_knopp import sinkhorn_knopp
+from wound_jax.models.mhc.doubly_stochastic import (
+    mix_permutations,
+    permutation_count,
+    sinkhorn_knopp,
+)
 from wound_jax.models.mhc.streams import (
     StreamMatrix,
     Streams,

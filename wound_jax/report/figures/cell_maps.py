@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wound_jax.evaluation.cell_map import CellMap
+from wound_jax.evaluation.mixing import CellMap
 from wound_jax.report.figures.labels import Box, place_labels
 from wound_jax.report.figures.raster import raster
 from wound_jax.report.markup import Html

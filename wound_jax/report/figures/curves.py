@@ -8,17 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wound_jax.report.markup import Html
-from wound_jax.report.svg import (
-    DASHES,
-    SERIES,
-    Scale,
-    drawing,
-    path,
-    scale,
-    text,
-    x_axis,
-    y_axis,
-)
+from wound_jax.report.svg import DASHES, SERIES, Scale, drawing, path, scale, text, x_axis, y_axis
 
 _WIDTH, _HEIGHT = 312, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 296, 46, 206

@@ -1,4 +1,4 @@
-"""Registered wound markers: the change in the animals and in the prediction, gene by gene."""
+"""Registered wound markers: the change in the replicates and in the prediction, gene by gene."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Marker:
     Attributes:
         gene: symbol.
         sign: the registered direction, +1 or -1.
-        true: change in the animals, mean over days.
+        true: change in the replicates, mean over days.
         predicted: change in the prediction.
     """
 
@@ -75,6 +75,6 @@ def _row(marker: Marker, y: float, x: Scale) -> list[Html]:
         ),
         text(_LEFT - 8, y + 3.5, arrow, anchor="end", size=8.5, fill=MUTED),
         line(true, y, predicted, y, color, 1.6, None if marker.right else "3 2"),
-        dot(true, y, 4, REAL, f"{marker.gene} in the animals: {signed(marker.true)}"),
+        dot(true, y, 4, REAL, f"{marker.gene} in the replicates: {signed(marker.true)}"),
         dot(predicted, y, 4, PREDICTED, f"{marker.gene} predicted: {signed(marker.predicted)}"),
     ]

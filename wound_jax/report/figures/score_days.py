@@ -1,4 +1,4 @@
-"""A score's change over days: the animals with their interval, and the prediction beside them."""
+"""A score's change over days: replicates with their interval, and the prediction beside them."""
 
 import math
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class DayScore:
 
     Attributes:
         day: label.
-        true: change of the score in the animals.
-        low: lower end of the animals' interval.
+        true: change of the score in the replicates.
+        low: lower end of the replicates' interval.
         high: upper end.
         predicted: (variant, change), one for each.
     """
@@ -43,7 +43,7 @@ class DayScore:
 
 
 def draw_score_days(title: str, subtitle: str, days: Sequence[DayScore]) -> Html:
-    """One panel: an orange bar is where a further animal should lie, blue dots are predictions."""
+    """One panel: an orange bar is where a further replicate should lie, dots are predictions."""
     width = max(_LEAST, _LEFT + _DAY * len(days) + 16)
     right = width - 16
     values = [v for d in days for v in (d.true, d.low, d.high, *(p for _, p in d.predicted))]
@@ -63,7 +63,7 @@ def draw_score_days(title: str, subtitle: str, days: Sequence[DayScore]) -> Html
 
 
 def _day(one: DayScore, x: float, y: Scale) -> list[Html]:
-    hover = f"animals {signed(one.true)} [{signed(one.low)}, {signed(one.high)}]"
+    hover = f"replicates {signed(one.true)} [{signed(one.low)}, {signed(one.high)}]"
     marks = [text(x, _BOTTOM + 18, shorten(one.day, 11), anchor="middle", fill=MUTED)]
     center = x - 12
     if math.isfinite(one.low) and math.isfinite(one.high):

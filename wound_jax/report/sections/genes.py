@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wound_jax.evaluation.deltas import Deltas
+from wound_jax.evaluation.files import Deltas
 from wound_jax.report.blocks import Block, Column, Figure, Fold, Note, Section, Table, absent
 from wound_jax.report.figures.scatter import GeneChange, draw_scatter, named_genes
 from wound_jax.report.glossary import method_name
@@ -30,7 +30,7 @@ def genes_section(study: Study) -> Section:
     blocks: list[Block] = [
         Note(
             "Genes on the dashed diagonal are predicted exactly; genes along the horizontal axis "
-            "change in the animals and not in the prediction. Hover over a coloured dot for its "
+            "change in the replicates and not in the prediction. Hover over a coloured dot for its "
             "figures."
         )
     ]

@@ -1,4 +1,4 @@
-"""Macrophage polarisation: the change of two gene scores over days, animals and prediction."""
+"""Macrophage polarisation: the change of two gene scores over days, replicates and prediction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ def macrophages_section(study: Study) -> Section:
     values = {name: one["values"] for name, one in found.items()}
     legends = legend(
         [
-            ("animals, with their interval", REAL, "dot"),
+            ("replicates, with their interval", REAL, "dot"),
             ("predicted", PREDICTED, "dot"),
         ]
     )
     look = (
         "A blue dot should lie inside the orange bar of its day, on the same side of zero. The bar "
-        "is where a further animal of the same kind would lie."
+        "is where a further replicate of the same kind would lie."
     )
     if len(judged) > 1:
         look += f" Dots from left to right: {', '.join(v.name for v in judged)}."
@@ -85,8 +85,8 @@ def _panel(key: Key, values: Values) -> Html:
     one = next(row for rows in own.values() for row in rows.values())
     score, cell_type, perturbation = key
     subtitle = f"{perturbation}; interval from {one['interval_from']}"
-    if one["n_animals"]:
-        subtitle += f", n = {one['n_animals']} a day"
+    if one["n_replicates"]:
+        subtitle += f", n = {one['n_replicates']} a day"
     return draw_score_days(
         f"{_SCORES.get(score, score)}, {cell_type}", subtitle, [_day(day, own) for day in days]
     )
@@ -122,12 +122,12 @@ def _table(study: Study, values: Values) -> Table:
         Column("cell_type", "cell type"),
         Column("timepoint", "day"),
         variant_column(study),
-        Column("true_change", "animals", "interval"),
+        Column("true_change", "replicates", "interval"),
         Column("predicted_change", "predicted", "signed"),
         Column("sign", "sign"),
         Column("inside", "interval"),
         Column("interval_from", "interval from"),
-        Column("n_animals", "animals", "number"),
+        Column("n_replicates", "replicates", "number"),
     ]
-    look = "A sign is open where the animals do not decide it."
+    look = "A sign is open where the replicates do not decide it."
     return Table("macrophages", look, columns, rows)

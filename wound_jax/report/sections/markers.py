@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from wound_jax.evaluation.biology.cell_types import families_of
-from wound_jax.evaluation.biology.gene_sets import find_genes, signs_in
+from wound_jax.evaluation.biology.gene_sets import families_of, find_genes, signs_in
 from wound_jax.report.blocks import Block, Column, Figure, Fold, Note, Section, Table, absent
 from wound_jax.report.figures.marker_panel import Marker, draw_marker_panel
 from wound_jax.report.load import Study, Variant
@@ -47,7 +46,7 @@ def _figure(name: str, by_type: ByType) -> Block:
         "and does so in the cells of this type. The blue dot should lie on the same side of zero "
         "as the orange one; a dashed line marks genes predicted the wrong way."
     )
-    legends = legend([("in the animals", REAL, "dot"), ("predicted", PREDICTED, "dot")])
+    legends = legend([("in the replicates", REAL, "dot"), ("predicted", PREDICTED, "dot")])
     return Figure([_panel(cell_type, found) for cell_type, found in by_type.items()], look, legends)
 
 
@@ -112,12 +111,12 @@ def _verdict_table(study: Study, variants: Sequence[Variant]) -> Table:
         ),
         Column("p_value", "p", "number", "random sets at least as good"),
         Column(
-            "n_qualifying", "changes", "number", "of a gene in a group, confirmed by the animals"
+            "n_qualifying", "changes", "number", "of a gene in a group, confirmed by the replicates"
         ),
         Column("n_genes", "genes", "number"),
         Column("n_tested", "tested", "number", "changes of registered genes"),
         Column(
-            "n_contradicting", "contradicting", "number", "changes the other way in the animals"
+            "n_contradicting", "contradicting", "number", "changes the other way in the replicates"
         ),
     ]
     found = {variant.name: criterion_of(variant, "wound_markers") for variant in variants}

@@ -33,7 +33,7 @@ from wound_jax.report.sections.common import variant_column
 from wound_jax.report.svg import MUTED, PREDICTED, legend
 
 _CEILINGS = {
-    "replicate": "treated cells of other animals",
+    "replicate": "treated cells of other replicates",
     "split-half": "one half of the treated cells against the other",
 }
 # Predictions far beyond no change, as those of collapsed cells, are not drawn to scale.
@@ -140,7 +140,7 @@ def _against_first(study: Study, metrics: Sequence[str]) -> Table:
     ]
     look = (
         f"How much better each variant is than {first.name}: one whose whole interval is above "
-        "zero would be better on other animals too, as far as these can tell."
+        "zero would be better on other replicates too, as far as these can tell."
     )
     return Table("variants", look, columns, rows)
 

@@ -152,8 +152,8 @@ def _table(study: Study) -> Table:
             "seed": run.seed,
             "n_control": stratum["n_control"],
             "n_treated": stratum["n_treated"],
-            "n_control_animals": stratum.get("n_control_animals"),
-            "n_treated_animals": stratum.get("n_treated_animals"),
+            "n_control_replicates": stratum.get("n_control_replicates"),
+            "n_treated_replicates": stratum.get("n_treated_replicates"),
             **{name: stratum["model"].get(name) for name in metrics},
         }
         for variant in study.variants
@@ -165,8 +165,8 @@ def _table(study: Study) -> Table:
         variant_column(study),
         Column("seed", "seed"),
         *_sizes(),
-        Column("n_control_animals", "control animals", "number"),
-        Column("n_treated_animals", "treated animals", "number"),
+        Column("n_control_replicates", "control replicates", "number"),
+        Column("n_treated_replicates", "treated replicates", "number"),
         *(Column(n, metric_heading(n), "number", metric_help(n)) for n in metrics),
     ]
     return Table(

@@ -14,8 +14,8 @@ from wound_jax.report.sections.scorecard import passed
 from wound_jax.report.sections.warnings import warnings_of
 
 _TILES = ("pearson_delta", "pearson_delta_top100", "e_distance_ratio")
-# A word in the name of the animal column -> one, several.
-_ANIMALS = {
+# A word in the name of the replicate column -> one, several.
+_REPLICATES = {
     "mouse": ("mouse", "mice"),
     "donor": ("donor", "donors"),
     "patient": ("patient", "patients"),
@@ -121,25 +121,27 @@ def _against(variant: Variant) -> str:
 def _held_out(variant: Variant) -> str:
     """The units that were held out, in words."""
     split = variant.shown.part("split")
-    n = split.get("n_animals")
-    one, several = _animal_words(variant.shown.config)
-    animals = "cells of unknown animals" if n is None else _counted(n, one, several)
+    n = split.get("n_replicates")
+    one, several = _replicate_words(variant.shown.config)
+    replicates = "cells of unknown replicates" if n is None else _counted(n, one, several)
     kind = split.get("kind")
     if split.get("leaky"):
-        return f"held-out cells of {animals} whose other cells were trained on"
-    if kind in ("animal", "external"):
-        return f"{n} held-out {one if n == 1 else several}" if n is not None else animals
+        return f"held-out cells of {replicates} whose other cells were trained on"
+    if kind in ("replicate", "external"):
+        return f"{n} held-out {one if n == 1 else several}" if n is not None else replicates
     what = {
         "timepoint": "a held-out day",
         "celltype": "held-out cell types",
         "fewshot": "rarely seen cell types",
     }
-    return f"{what.get(str(kind), 'held-out cells')} ({animals})"
+    return f"{what.get(str(kind), 'held-out cells')} ({replicates})"
 
 
-def _animal_words(config: Mapping[str, Any]) -> tuple[str, str]:
-    column = str((config.get("data") or {}).get("animal_col") or "").lower()
-    return next((words for key, words in _ANIMALS.items() if key in column), ("animal", "animals"))
+def _replicate_words(config: Mapping[str, Any]) -> tuple[str, str]:
+    column = str((config.get("data") or {}).get("replicate_col") or "").lower()
+    return next(
+        (words for key, words in _REPLICATES.items() if key in column), ("replicate", "replicates")
+    )
 
 
 def _counted(n: int, one: str, several: str) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 from wound_jax.report.load import RunResult, Study
 
-# With fewer held-out animals an interval says little about further ones.
-_FEW_ANIMALS = 3
+# With fewer held-out replicates an interval says little about further ones.
+_FEW_REPLICATES = 3
 # Training steps at whose end the share of converged transport problems is read.
 _LAST_RECORDS = 50
 _LEAKY = "Leaky split"
@@ -47,18 +47,18 @@ def run_warnings(run: RunResult) -> Iterator[str]:
         )
     yield from _training_warnings(run)
     uncertainty = run.part("uncertainty")
-    if uncertainty.get("units") not in (None, "animals"):
+    if uncertainty.get("units") not in (None, "replicates"):
         yield (
-            f"The intervals are drawn over {uncertainty['units']}, not over animals: they say "
-            "nothing about other animals."
+            f"The intervals are drawn over {uncertainty['units']}, not over replicates: they say "
+            "nothing about other replicates."
         )
 
 
 def _split_warnings(split: Mapping[str, Any]) -> Iterator[str]:
     if split.get("leaky"):
         yield (
-            f"{_LEAKY}: the scored cells come from animals whose other cells were trained on. "
-            "These figures flatter; hold out animals to know how the model does on new ones."
+            f"{_LEAKY}: the scored cells come from replicates whose other cells were trained on. "
+            "These figures flatter; hold out replicates to know how the model does on new ones."
         )
     if split.get("trained_on"):
         yield f"{split['trained_on']} of the scored treated cells were trained on; figures flatter."
@@ -67,10 +67,10 @@ def _split_warnings(split: Mapping[str, Any]) -> Iterator[str]:
             f"{split['shared_controls']} of the scored control cells were seen in training as "
             "controls; only treated cells are held out."
         )
-    n = split.get("n_animals")
-    if n is not None and n < _FEW_ANIMALS:
-        animals = "animal is" if n == 1 else "animals are"
-        yield f"Only {n} {animals} scored: how animals differ is hardly known from so few."
+    n = split.get("n_replicates")
+    if n is not None and n < _FEW_REPLICATES:
+        replicates = "replicate is" if n == 1 else "replicates are"
+        yield f"Only {n} {replicates} scored: how replicates differ is hardly known from so few."
 
 
 def _training_warnings(run: RunResult) -> Iterator[str]:

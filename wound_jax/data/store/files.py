@@ -1,0 +1,207 @@
+"""The training store: cells in a model's genes and scale, laid out so that rows are read fast.
+
+An h5ad file like others, whose X is CSR with its values and columns each in one piece, neither
+cut into chunks nor compressed: row i is bytes `4 indptr[i]` to `4 indptr[i+1]` of both. `uns` says
+what the cells were brought to, and on which training cells the genes were chosen.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+
+from wound_jax.config.schema import DataConfig
+from wound_jax.data.annotations import Annotations
+from wound_jax.data.cells import CellDigest
+from wound_jax.data.h5ad_writer import csr_group, new_h5ad
+from wound_jax.data.preprocess import Preprocessing
+from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad, read_labels
+from wound_jax.data.splits import Split
+from wound_jax.data.store.rows import SparseRows
+from wound_jax.errors import UserError
+
+_VERSION = 1
+CONVERT = "python -m wound_jax convert --config CONFIG --output STORE.h5ad data.path=CELLS.h5ad"
+
+
+@dataclass(frozen=True)
+class StoreRecord:
+    """What a store holds.
+
+    Attributes:
+        source: the file it was converted from.
+        input: its matrix there.
+        preprocess: "none" or "log1p_cp10k", done already.
+        n_hvg: how many variable genes were kept; None where all were.
+        exclude: the cells that were left out (`data.exclude`).
+        normalisation_genes: the genes whose sum was a cell's total.
+        chosen_on: digest of the training cells that the variable genes were chosen on; None where
+            all genes were kept.
+        non_negative: whether no value of any cell is negative.
+        labels: digest of the labels, by the columns that were named then.
+        fingerprint: of the cells, as in memory (`wound_jax.data.cells.fingerprint`).
+        version: of the layout.
+    """
+
+    source: str
+    input: str
+    preprocess: str
+    n_hvg: int | None
+    exclude: dict[str, list[str]]
+    normalisation_genes: tuple[str, ...]
+    chosen_on: str | None
+    non_negative: bool
+    labels: str
+    fingerprint: str
+    version: int = _VERSION
+
+    def problems(self, data: DataConfig) -> list[str]:
+        """What a config asks for that the store does not hold, one line each."""
+        asked = {"input": data.input, "preprocess": data.preprocess, "n_hvg": data.n_hvg}
+        asked["exclude"] = plain_exclude(data)
+        return [
+            f"data.{key}={value} is asked for, the store was converted with {getattr(self, key)}"
+            for key, value in asked.items()
+            if getattr(self, key) != value
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An opened store.
+
+    Attributes:
+        path: the file.
+        record: what it holds.
+        obs: labels of the cells.
+        genes: names of the columns.
+        rows: the cells, on disk.
+    """
+
+    path: Path
+    record: StoreRecord
+    obs: pd.DataFrame
+    genes: tuple[str, ...]
+    rows: SparseRows
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the cells were brought to the model's genes and scale."""
+        record = self.record
+        return Preprocessing(record.preprocess, self.genes, record.normalisation_genes)
+
+
+def plain_exclude(data: DataConfig) -> dict[str, list[str]]:
+    """`data.exclude` as it is written down."""
+    return {column: sorted(values) for column, values in sorted(data.exclude.items())}
+
+
+def training_digest(split: Split) -> str:
+    """A digest of which cells train."""
+    positions = np.ascontiguousarray(split.training_cells, dtype="<i8")
+    return hashlib.blake2b(positions.data, digest_size=16).hexdigest()
+
+
+def labels_digest(annotations: Annotations) -> str:
+    """A digest of the labels of all cells."""
+    return CellDigest(annotations).hexdigest()
+
+
+def open_store(path: str | Path) -> Store:
+    """Opens a store: its labels are read, its cells stay on disk.
+
+    Raises:
+        UserError: there is no such file, it is no store, it was cut short, or was written anew by
+            another program.
+    """
+    with open_h5ad(path) as file:
+        if not is_store(file):
+            raise UserError(
+                f"{path} is no training store, and data.location=disk reads only those; convert "
+                f"it once: {CONVERT}."
+            )
+        values = json.loads(str(read_elem(file["uns"][STORE_RECORD])))
+        if values.get("version") != _VERSION:
+            raise UserError(
+                f"{path} has layout {values.get('version')} of a training store, expected "
+                f"{_VERSION}; convert the cells anew: {CONVERT}."
+            )
+        values["normalisation_genes"] = tuple(values["normalisation_genes"])
+        obs, genes = read_labels(file)
+        rows = _open_rows(Path(path), file["X"])
+        return Store(Path(path), StoreRecord(**values), obs, tuple(genes), rows)
+
+
+def _open_rows(path: Path, x: Any) -> SparseRows:
+    data, indices, indptr = x["data"], x["indices"], x["indptr"][:].astype(np.int64)
+    one_piece = all(part.chunks is None and part.dtype.itemsize == 4 for part in (data, indices))
+    if not one_piece or len(data) != indptr[-1] or len(indices) != indptr[-1]:
+        raise UserError(
+            f"{path} was a training store, but another program wrote it anew, and its rows cannot "
+            f"be read in place any more; convert the cells again: {CONVERT}."
+        )
+    # Without a single value nothing has a place.
+    at = [part.id.get_offset() or 0 for part in (data, indices)]
+    return SparseRows(path, indptr, int(x.attrs["shape"][1]), *at)
+
+
+class StoreWriter:
+    """Writes the cells of a new store, block by block; use as a context manager.
+
+    Args:
+        path: the file to write.
+        obs: labels of the cells.
+        genes: names of the columns.
+        n_values: how many values are not zero, over all cells.
+    """
+
+    def __init__(self, path: Path, obs: pd.DataFrame, genes: Iterable[str], n_values: int):
+        self._file = new_h5ad(path, obs, genes, {})
+        self._shape = len(obs), len(tuple(genes))
+        self._indptr = np.zeros(len(obs) + 1, np.int64)
+        self._n_values = n_values
+        self._row = 0
+
+    def __enter__(self) -> "StoreWriter":
+        self._h5 = self._file.__enter__()
+        x = csr_group(self._h5, self._shape)
+        self._data = x.create_dataset("data", (self._n_values,), "<f4")
+        self._indices = x.create_dataset("indices", (self._n_values,), "<i4")
+        self._x = x
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
+
+    def add(self, block: Any) -> None:
+        """Writes the next cells.
+
+        Args:
+            block: CSR `[cells, genes]`, without stored zeros.
+        """
+        start = self._indptr[self._row]
+        end = start + block.nnz
+        if end > self._n_values:
+            raise RuntimeError("the cells changed while they were converted; convert them again")
+        self._data[start:end] = block.data
+        self._indices[start:end] = block.indices
+        self._indptr[self._row + 1 : self._row + 1 + block.shape[0]] = start + block.indptr[1:]
+        self._row += block.shape[0]
+
+    def finish(self, record: StoreRecord) -> None:
+        """Writes what makes the file a store; only a whole one gets here."""
+        if self._row != self._shape[0] or self._indptr[-1] != self._n_values:
+            raise RuntimeError("the cells changed while they were converted; convert them again")
+        self._x.create_dataset("indptr", data=self._indptr)
+        text = json.dumps(dataclasses.asdict(record))
+        uns = self._h5["uns"]
+        uns.create_dataset(STORE_RECORD, data=text, dtype=h5py.string_dtype())
+        uns[STORE_RECORD].attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})

@@ -1,0 +1,196 @@
+"""Mean changes by stratum and gene, kept for pictures and tables of single genes.
+
+true delta = mean treated - mean control,   predicted delta = mean predicted - mean control
+
+Writes an evaluation to a folder: `metrics.json`, `table.txt`, arrays and pictures.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from wound_jax.baselines import Baseline
+from wound_jax.config.schema import RunConfig
+from wound_jax.data.strata import Stratum
+from wound_jax.errors import UserError
+from wound_jax.evaluation.context import ScoreContext
+from wound_jax.evaluation.mixing import ProjectedStratum, fit_cell_map
+from wound_jax.evaluation.plots import plot_loss_curves, plot_strata_bars, plot_umap
+from wound_jax.evaluation.reference import Yardstick
+from wound_jax.evaluation.result import Outcome
+from wound_jax.evaluation.scorecard import render_scorecard
+from wound_jax.evaluation.table import results_table
+from wound_jax.training.log import read_metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Deltas:
+    """The content of `deltas.npz`.
+
+    Attributes:
+        genes: [genes], names.
+        strata: [strata], `Stratum.key`.
+        cell_type: [strata], labels.
+        timepoint: [strata], labels; "" for a stratum without timepoint.
+        control_mean: float32 [strata, genes], mean control cell.
+        true_delta: float32 [strata, genes].
+        predicted_delta: float32 [strata, genes], of the model.
+        baseline_delta: float32 [strata, genes], of one baseline.
+        baseline_name: which baseline.
+    """
+
+    genes: Shaped[np.ndarray, " genes"]
+    strata: Shaped[np.ndarray, " strata"]
+    cell_type: Shaped[np.ndarray, " strata"]
+    timepoint: Shaped[np.ndarray, " strata"]
+    control_mean: Float[np.ndarray, "strata genes"]
+    true_delta: Float[np.ndarray, "strata genes"]
+    predicted_delta: Float[np.ndarray, "strata genes"]
+    baseline_delta: Float[np.ndarray, "strata genes"]
+    baseline_name: str
+
+    def save(self, path: Path) -> None:
+        """Writes the arrays under the names of the attributes."""
+        np.savez_compressed(path, **asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Deltas":
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            values = dict(arrays)
+        return cls(**{**values, "baseline_name": str(values["baseline_name"])})
+
+
+def mean_deltas(
+    strata: Sequence[Stratum],
+    predictions: Sequence[Float[np.ndarray, "cells genes"]],
+    genes: Sequence[str],
+    rival: str,
+    baseline: Baseline,
+) -> Deltas:
+    """The changes of each stratum: measured, predicted by the model, predicted by a baseline.
+
+    Args:
+        strata: the held-out strata, each with treated cells.
+        predictions: of the model, [n_control, genes] for each stratum.
+        genes: their names, in order.
+        rival: name of the baseline.
+        baseline: the baseline to set beside the model.
+
+    Raises:
+        UserError: the names do not belong to the cells.
+    """
+    width = strata[0].control.shape[1]
+    if len(genes) != width:
+        raise UserError(
+            f"{len(genes)} gene names for cells of {width} genes; pass the names of the genes that "
+            "the model predicts, in order."
+        )
+    predicted = [_delta(cells, s) for cells, s in zip(predictions, strata, strict=True)]
+    return Deltas(
+        genes=np.array(genes, dtype=str),
+        strata=np.array([stratum.key for stratum in strata], dtype=str),
+        cell_type=np.array([stratum.cell_type for stratum in strata], dtype=str),
+        timepoint=np.array([stratum.timepoint or "" for stratum in strata], dtype=str),
+        control_mean=_rows([stratum.control_mean for stratum in strata]),
+        true_delta=_rows([stratum.mean_delta for stratum in strata]),
+        predicted_delta=_rows(predicted),
+        baseline_delta=_rows([_delta(baseline.predict(stratum), stratum) for stratum in strata]),
+        baseline_name=rival,
+    )
+
+
+def best_baseline(result: Mapping[str, Any], metric: str = "pearson_delta") -> str:
+    """The baseline of the highest mean of a metric whose larger values are better.
+
+    Args:
+        result: content of `eval/metrics.json` with its "summary".
+        metric: which mean decides.
+
+    Returns:
+        The name that the bootstrap compared the model with, where there was one, so that all
+        parts of a report speak of the same baseline; else the best of the summary.
+    """
+    compared = result.get("uncertainty", {}).get("differences", {}).get(metric)
+    if compared and compared.get("best_baseline"):
+        return compared["best_baseline"]
+    means = {name: scores.get(metric) for name, scores in result["summary"]["baselines"].items()}
+    return max(means, key=lambda name: _or_least(means[name]))
+
+
+def _or_least(value: float | None) -> float:
+    """The value; one that is not defined ranks last."""
+    return -math.inf if value is None or math.isnan(value) else value
+
+
+def _delta(cells: np.ndarray, stratum: Stratum) -> np.ndarray:
+    return cells.mean(axis=0, dtype=np.float64) - stratum.control_mean
+
+
+def _rows(values: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack(values).astype(np.float32)
+
+
+def write_report(
+    folder: Path, outcome: Outcome, yardstick: Yardstick, run: Path, config: RunConfig
+) -> str:
+    """Writes everything about one evaluation, and returns its tables as text.
+
+    Args:
+        folder: where to; made if needed. It gets `metrics.json`, `table.txt` (results and
+            scorecard), `bootstrap.npz`, `deltas.npz` where genes were predicted, and pictures
+            with `umap.npz` where the config wants them.
+        outcome: what was found.
+        yardstick: what it was measured by.
+        run: the run folder, whose log holds the loss curves.
+        config: of the evaluation.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    result = outcome.result
+    (folder / "metrics.json").write_text(json.dumps(_without_nan(result), indent=2) + "\n")
+    tables = f"{results_table(result)}\n\n{render_scorecard(result['scorecard'])}"
+    (folder / "table.txt").write_text(tables + "\n")
+    outcome.draws.save(folder / "bootstrap.npz")
+    if outcome.genes:
+        rival = best_baseline(result)
+        baseline = yardstick.baselines[rival]
+        deltas = mean_deltas(outcome.strata, outcome.predicted, outcome.genes, rival, baseline)
+        deltas.save(folder / "deltas.npz")
+    if config.evaluation.plots:
+        records = read_metrics(run)
+        if records:
+            plot_loss_curves(records, folder / "loss_curves.png")
+        plot_strata_bars(result, folder / "strata.png")
+        _write_map(folder, outcome, yardstick.context, config.split.seed)
+    return tables
+
+
+def _write_map(folder: Path, outcome: Outcome, context: ScoreContext, seed: int) -> None:
+    """The cells' map as arrays and as a picture."""
+    strata = [
+        ProjectedStratum(
+            cell_type=stratum.cell_type,
+            control=context.project(stratum.control),
+            treated=context.project(stratum.treated),
+            predicted=context.project(predicted),
+        )
+        for stratum, predicted in zip(outcome.strata, outcome.predicted, strict=True)
+    ]
+    cell_map = fit_cell_map(strata, seed)
+    cell_map.save(folder / "umap.npz")
+    plot_umap(cell_map, folder / "umap.png")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that is not defined is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,149 @@
+"""Finished runs as they lie on disk, with what a comparison reads of them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from wound_jax.config import RunConfig, load_config
+from wound_jax.data.spec import DataSpec
+from wound_jax.errors import UserError
+from wound_jax.evaluation.uncertainty import Draws
+from wound_jax.experiments.variants import config_differences, is_finished
+from wound_jax.training import provenance
+from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.run_folder import require_run, require_single
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """One trained and evaluated run.
+
+    Attributes:
+        folder: the run folder.
+        config: its resolved config.
+        result: `eval/metrics.json`.
+        draws: `eval/bootstrap.npz`; None where missing.
+        parameters: `parameters.json`.
+        provenance: `provenance.json`.
+        split_table: `split.txt`.
+    """
+
+    folder: Path
+    config: RunConfig
+    result: dict[str, Any]
+    draws: Draws | None
+    parameters: dict[str, Any]
+    provenance: dict[str, Any]
+    split_table: str
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """What the model remembers of its data: genes, scale, labels."""
+        with Checkpoints(self.folder, create=False) as checkpoints:
+            return checkpoints.spec("best")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Means over strata: "model", "baselines", and "ceiling" where there is one."""
+        return self.result["summary"]
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it was trained for; None where that was not recorded."""
+        return self.provenance.get("training_seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedVariant:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        name: its name in the comparison.
+        runs: at least one, in the order of their seeds as they were asked for.
+    """
+
+    name: str
+    runs: tuple[FinishedRun, ...]
+
+    @property
+    def config(self) -> RunConfig:
+        """The config of its first run."""
+        return self.runs[0].config
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its runs."""
+        return tuple(run.config.seed for run in self.runs)
+
+
+def read_run(folder: str | Path) -> FinishedRun:
+    """Reads a finished run.
+
+    Raises:
+        UserError: there is no run, it is not finished, or it is an ensemble.
+    """
+    folder = require_run(folder)
+    require_single(folder, "runs are compared or averaged one by one")
+    if not is_finished(folder):
+        raise UserError(
+            f"{folder} is not finished, expected a trained and evaluated run; continue it by "
+            f"python -m wound_jax.train --resume {folder}."
+        )
+    bootstrap, table = folder / "eval" / "bootstrap.npz", folder / "split.txt"
+    return FinishedRun(
+        folder=folder,
+        config=load_config(folder / "config.yaml"),
+        result=_read(folder / "eval" / "metrics.json"),
+        draws=Draws.load(bootstrap) if bootstrap.is_file() else None,
+        parameters=_read(folder / "parameters.json"),
+        provenance=provenance.read(folder),
+        split_table=table.read_text() if table.is_file() else "",
+    )
+
+
+def group_runs(runs: Sequence[FinishedRun]) -> list[FinishedVariant]:
+    """Runs that were given by folder, as variants: those that differ in their seed alone.
+
+    A variant is called as its runs are; where two would have one name, as its first folder is.
+
+    Raises:
+        UserError: two runs have the same config and seed.
+    """
+    groups: list[list[FinishedRun]] = []
+    for run in runs:
+        for group in groups:
+            if not config_differences(group[0].config, run.config):
+                _require_new_seed(group, run)
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    names = [group[0].config.name for group in groups]
+    if len(set(names)) < len(names):
+        names = [group[0].folder.name for group in groups]
+    if len(set(names)) < len(names):
+        names = [str(group[0].folder) for group in groups]
+    return [FinishedVariant(name, tuple(g)) for name, g in zip(names, groups, strict=True)]
+
+
+def _require_new_seed(group: Sequence[FinishedRun], run: FinishedRun) -> None:
+    for other in group:
+        if other.config.seed == run.config.seed:
+            raise UserError(
+                f"{other.folder} and {run.folder} are one run twice: the same config and "
+                f"seed={run.config.seed}. Leave one of them out."
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing; expected the folder of a trained and evaluated run."
+        ) from None
+    except ValueError as e:
+        raise UserError(f"{path} is not valid JSON: {e}.") from e

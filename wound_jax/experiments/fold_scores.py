@@ -1,0 +1,161 @@
+"""Scores the seeds of a variant on the held-out cells of a fold, alone and as an ensemble.
+
+Each seed by itself; several seeds averaged cell by cell, as they are, with a share of linear
+rules, with what is learnt across genes beside these, with the zeros of counting; what is learnt
+across genes without a network; the baselines and the ceiling: all on the same strata.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wound_jax.config.schema import EvaluationConfig, PredictionConfig
+from wound_jax.data.cells import PreparedData
+from wound_jax.data.strata import PlannedStratum, Stratum, plan_strata
+from wound_jax.evaluation.metrics import score_all
+from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources
+from wound_jax.evaluation.reference import Yardstick
+from wound_jax.evaluation.table import SHOWN_METRICS
+from wound_jax.prediction.calibration.fit import of_genes, with_blend, with_zeros
+from wound_jax.prediction.loaded_run import load_run
+from wound_jax.prediction.network import Ensemble
+from wound_jax.prediction.strata import Predict, of_model, remembered
+
+Table = Mapping[str, float]
+
+# Beside the headline figures: whether predictions are still populations like the measured ones.
+POPULATION_METRICS = ("variance_ratio", "gene_correlation_agreement", "zero_share_error")
+METRICS = (*SHOWN_METRICS, "pearson_delta_residual", *POPULATION_METRICS)
+
+NETWORK, ENSEMBLE = "network", "ensemble"
+LINEAR, GENES, ZEROS = " + linear", " + genes", " + zeros"
+GENES_ALONE = "genes alone"
+
+
+@dataclass(frozen=True, eq=False)
+class VariantScores:
+    """Means over the strata of a fold.
+
+    Attributes:
+        seeds: for each seed, form -> metric -> mean.
+        together: form -> metric -> mean, of all seeds as one ensemble.
+        rules_weight: the share of the rules, linear or across genes, in the ensemble, mean over
+            strata.
+    """
+
+    seeds: tuple[Mapping[str, Table], ...]
+    together: Mapping[str, Table]
+    rules_weight: float | None
+
+    def save(self, path: Path) -> None:
+        """Writes it as JSON."""
+        content = {
+            "seeds": list(self.seeds),
+            "together": self.together,
+            "rules_weight": self.rules_weight,
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "VariantScores":
+        """Reads what `save` wrote."""
+        content = json.loads(path.read_text())
+        return cls(tuple(content["seeds"]), content["together"], content["rules_weight"])
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The held-out cells of a fold, and what they are measured by.
+
+    Attributes:
+        data: the cells and their split.
+        yardstick: fitted on the training cells.
+        config: thresholds.
+        planned: the held-out strata that are large enough.
+        strata: with their cells.
+    """
+
+    data: PreparedData
+    yardstick: Yardstick
+    config: EvaluationConfig
+    planned: Sequence[PlannedStratum]
+    strata: Sequence[Stratum]
+
+    @classmethod
+    def of(cls, data: PreparedData, yardstick: Yardstick, config: EvaluationConfig) -> "HeldOut":
+        """The test cells of a fold."""
+        planned, _ = plan_strata(data, config, "test")
+        return cls(data, yardstick, config, planned, [p.cells(data.cells) for p in planned])
+
+    def score(self, predicted: Sequence[np.ndarray]) -> Sequence[Table]:
+        """The metrics of a leave-one-out for each stratum."""
+        return score_all(self.strata, predicted, self.yardstick.context, METRICS)
+
+
+def score_variant(
+    prediction: PredictionConfig, folders: Sequence[Path], held_out: HeldOut
+) -> VariantScores:
+    """Scores the trained seeds of one variant on the test cells of a fold.
+
+    Args:
+        prediction: what the config asks for after the network.
+        folders: of the runs.
+        held_out: the test cells.
+    """
+    networks = [load_run(folder).predictor for folder in folders]
+    shares: list[float] = []
+
+    def scores(predict: Predict) -> Table:
+        return _mean(held_out.score(predict(held_out.data, held_out.planned)))
+
+    ensemble = remembered(of_model(Ensemble(networks)))
+    together = {ENSEMBLE: ensemble}
+    if prediction.moves_means:
+        shared, share = with_blend(ensemble, held_out.yardstick, held_out.config, prediction)
+        weights = [share.weight(stratum) for stratum in held_out.strata]
+        shares = [weight.linear + weight.genes for weight in weights]
+        genes, rule = share.members.genes, share.members.rule
+        if genes is not None and all(genes.applies(stratum) for stratum in held_out.strata):
+            linear = prediction.model_copy(update={"across_genes": False})
+            together[ENSEMBLE + LINEAR], _ = with_blend(
+                ensemble, held_out.yardstick, held_out.config, linear
+            )
+            together[ENSEMBLE + GENES] = shared
+            together[GENES_ALONE] = of_genes(genes, non_negative=rule.non_negative)
+        else:
+            together[ENSEMBLE + LINEAR] = shared
+    if prediction.round_to_counts:
+        together |= {form + ZEROS: with_zeros(one) for form, one in together.items()}
+    return VariantScores(
+        tuple({NETWORK: scores(of_model(network))} for network in networks),
+        {form: scores(one) for form, one in together.items()},
+        float(np.mean(shares)) if shares else None,
+    )
+
+
+def score_baselines(held_out: HeldOut) -> dict[str, dict[str, float]]:
+    """Means over the strata of a fold: every baseline, and "ceiling" where there is one."""
+    strata, yardstick = held_out.strata, held_out.yardstick
+    scores = {
+        name: _mean(held_out.score([baseline.predict(stratum) for stratum in strata]))
+        for name, baseline in yardstick.baselines.items()
+    }
+    score = partial(score_all, context=yardstick.context, names=METRICS)
+    found = ceiling_scores(ceiling_sources(strata, yardstick.training()), score)
+    ceilings = [rows for rows in found if rows is not None]
+    return scores | ({"ceiling": _mean(ceilings)} if ceilings else {})
+
+
+def _mean(rows: Sequence[Any]) -> dict[str, float]:
+    """Means over strata, undefined figures left out."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    values = {name: np.array([row.get(name, np.nan) for row in rows], float) for name in names}
+    return {
+        name: float(np.nanmean(of)) if np.isfinite(of).any() else float("nan")
+        for name, of in values.items()
+    }

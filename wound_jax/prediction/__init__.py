@@ -1,0 +1,1 @@
+"""Prediction: trained networks on control cells, in memory or from file to file."""

@@ -1,0 +1,250 @@
+"""The prediction of a file, from disk to disk: labels in memory, cells a batch of sets at a time.
+
+1. the control cells in the model's features, 2. their predictions, both by position in tables that
+lie on disk where they are large (`wound_jax.prediction.blocks`); 3. what the config asks for after
+the network (`wound_jax.prediction.calibration.apply`); 4. the output file, in the order of the
+input, under another name until it is whole.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from wound_jax.data.annotations import Annotations, excluded, read_annotations
+from wound_jax.data.cells import match_labels
+from wound_jax.data.groups import make_groups
+from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr, write_dense
+from wound_jax.data.preprocess import Preprocessing
+from wound_jax.data.scalars import read_scalars
+from wound_jax.data.source import is_store, open_h5ad, read_labels, row_blocks
+from wound_jax.data.spec import DataSpec
+from wound_jax.data.store.rows import Rows, Table
+from wound_jax.data.timepoints import day_of, require_days
+from wound_jax.errors import UserError
+from wound_jax.prediction.blocks import Scratch, expression_of, features_of, features_of_store
+from wound_jax.prediction.calibration.apply import AfterNetwork
+from wound_jax.prediction.loaded_run import LoadedRun
+from wound_jax.prediction.network import ModelCells, Request
+
+
+@dataclass(frozen=True, eq=False)
+class ControlCells:
+    """The control cells of a file.
+
+    Attributes:
+        positions: where they are in the file, ascending.
+        obs: their columns.
+        labels: the same by role.
+        features: what the model reads, float32 `[cells, features]`.
+        expression: the cells themselves in the model's output space; None where not wanted.
+    """
+
+    positions: np.ndarray
+    obs: pd.DataFrame
+    labels: Annotations
+    features: Rows
+    expression: Rows | None
+
+
+def predict_file(
+    run: LoadedRun,
+    path: str,
+    output: Path,
+    perturbation: str,
+    *,
+    with_controls: bool,
+    missing: str,
+    progress: bool = False,
+) -> tuple[int, int]:
+    """Predicts every control cell of a file that `data.exclude` leaves.
+
+    Args:
+        run: the trained model.
+        path: the h5ad file, or a training store of this model.
+        output: the file to write; tables too large for memory lie beside it meanwhile.
+        perturbation: a condition the model knows.
+        with_controls: whether to append the real controls, in the same genes and scale.
+        missing: "error" or "zero", for genes the file lacks.
+        progress: whether to draw bars.
+
+    Returns:
+        Cells and columns of what was written.
+
+    Raises:
+        UserError: there is no control cell, or the file does not fit the model.
+    """
+    scratch = Scratch(output.parent, progress)
+    after = AfterNetwork.of(run, perturbation)
+    wanted = with_controls or after.needs_expression
+    cells = _control_cells(run, path, scratch, with_expression=wanted, missing=missing)
+    seen = _seen(cells.labels, run.spec)
+    predicted = _predict_all(run, cells, perturbation, scratch)
+    tables: list[Rows] = [predicted]
+    if cells.expression is not None:
+        if after.needs_expression:
+            after.apply(run.config.data, cells.labels, cells.expression, predicted)
+        if with_controls:
+            tables.append(cells.expression)
+    obs = _obs(run, cells.obs, seen, perturbation, with_controls)
+    with replacing(output) as part:
+        _write(part, run, obs, tables, perturbation)
+    return len(obs), predicted.shape[1]
+
+
+def _control_cells(
+    run: LoadedRun, path: str, scratch: Scratch, *, with_expression: bool, missing: str
+) -> ControlCells:
+    spec, data = run.spec, run.config.data
+    with open_h5ad(path) as file:
+        obs, genes = read_labels(file)
+        positions, labels = _controls(run, obs, path)
+        if run.config.model.timepoint_embedding == "continuous":
+            require_days(labels.timepoint)
+        expression = None
+        if is_store(file):
+            features = features_of_store(path, spec, positions)
+        else:
+            features = features_of(file, spec, positions, scratch, missing=missing)
+        if spec.gene_input:
+            _warn_of_missing(spec.preprocessing, genes)
+        if with_expression and (spec.gene_input or not spec.genes):
+            expression = features
+        elif with_expression:
+            expression = expression_of(file, spec, data.genes, positions, scratch, missing=missing)
+    return ControlCells(positions, obs.iloc[positions], labels, features, expression)
+
+
+def _controls(run: LoadedRun, obs: pd.DataFrame, path: str) -> tuple[np.ndarray, Annotations]:
+    """Where the control cells are, and their labels."""
+    data = run.config.data
+    left_out = excluded(obs, data.exclude, strict=False)
+    kept = np.flatnonzero(~left_out)
+    if len(kept) < len(obs):
+        warn(f"{left_out.sum()} of {len(obs)} cells are left out, as in training (data.exclude).")
+    labels = read_annotations(obs.iloc[kept] if left_out.any() else obs, data)
+    controls = np.flatnonzero(labels.condition == run.spec.control)
+    if not len(controls):
+        raise UserError(
+            f"{path} holds no {run.spec.control!r} cell in obs[{data.pert_col!r}] (present: "
+            f"{', '.join(sorted(set(labels.condition)))}); predictions start from control cells."
+        )
+    return kept[controls], labels.take(controls)
+
+
+def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch: Scratch) -> Table:
+    """Predicted cells in the order of the controls, set by set of one type and timepoint."""
+    spec, everyone = run.spec, np.arange(len(cells.labels))
+    groups, _ = make_groups(cells.labels, everyone, everyone, match_labels(run.config.data))
+    code = int(spec.perturbations.encode(np.array([perturbation]))[0])
+    days = spec.timepoints.encode(np.array([group.timepoint for group in groups]))
+    requests = [
+        Request(group.targets, code, int(day), day_of(group.timepoint))
+        for group, day in zip(groups, days, strict=True)
+    ]
+    given = ModelCells(
+        cells.features,
+        spec.replicates.encode(cells.labels.replicate),
+        read_scalars(cells.obs, spec.scalars),
+    )
+    out = scratch.table(len(everyone), len(spec.genes) or spec.input_width)
+    begun = np.zeros(len(everyone), dtype=bool)
+    stream = run.predictor.stream(given, requests)
+    total = run.predictor.passes * len(everyone)
+    with tqdm(total=total, desc="predicting", unit="cell", disable=not scratch.progress) as bar:
+        for owner, places, predicted in stream:
+            rows = requests[owner].controls[places]
+            # An ensemble comes member by member, each its share of the mean.
+            out[rows] = predicted + out[rows] if begun[rows].all() else predicted
+            begun[rows] = True
+            bar.update(len(places))
+    return out
+
+
+def _obs(
+    run: LoadedRun,
+    real: pd.DataFrame,
+    seen: dict[str, np.ndarray],
+    perturbation: str,
+    with_controls: bool,
+) -> pd.DataFrame:
+    """The columns of the predicted cells, and of the real controls after them."""
+    real = real.assign(**seen)
+    obs = real.assign(**{run.config.data.pert_col: perturbation})
+    if not with_controls:
+        return obs
+    real.index = pd.Index([f"{name}-control" for name in real.index])
+    return pd.concat([obs, real])
+
+
+def _write(
+    path: Path, run: LoadedRun, obs: pd.DataFrame, tables: list[Rows], perturbation: str
+) -> None:
+    spec, width = run.spec, tables[0].shape[1]
+    names = spec.genes or tuple(f"{spec.input.split('/')[-1]}_{i}" for i in range(width))
+    notes = {
+        "run": run.folder.resolve().name,
+        "model": f"wound_jax set transformer, {run.config.model.backbone}",
+        "steps": list(run.steps),
+        "perturbation": perturbation,
+        "scale": _scale(spec),
+        "with_controls": len(tables) > 1,
+    }
+    # Expression is mostly zeros where the model's output is rectified: half the size, or less.
+    values = sum(np.count_nonzero(block) for block in _blocks(tables))
+    write = write_csr if values < 0.5 * len(obs) * width else write_dense
+    with new_h5ad(path, obs, names, {"wound_jax": notes}) as file:
+        write(file, _blocks(tables), (len(obs), width))
+
+
+def _blocks(tables: list[Rows]) -> Iterator[np.ndarray]:
+    return (np.asarray(block) for table in tables for _, block in row_blocks(table))
+
+
+def _seen(labels: Annotations, spec: DataSpec) -> dict[str, np.ndarray]:
+    """For each cell whether its labels were in training; warns of those that were not."""
+    known = {
+        "cell_type": (labels.cell_type, spec.cell_types),
+        "timepoint": (labels.timepoint, spec.timepoints),
+        "replicate": (labels.replicate, spec.replicates),
+    }
+    flags = {}
+    for kind, (values, vocabulary) in known.items():
+        flags[f"seen_{kind}"] = np.isin(values, vocabulary.names)
+        unseen = sorted(set(values[~flags[f"seen_{kind}"]]))
+        if unseen and kind != "replicate":
+            warn(
+                f"no treated cell of {kind} {', '.join(unseen)} was in training; these cells are "
+                f"predicted all the same and marked seen_{kind}=False."
+            )
+    return flags
+
+
+def _warn_of_missing(preprocessing: Preprocessing, present: Iterable[Any]) -> None:
+    """Warns of genes that `--missing zero` fills in, those of a cell's total included."""
+    counts = preprocessing.kind == "log1p_cp10k"
+    wanted = preprocessing.normalisation_genes if counts else preprocessing.genes
+    absent = sorted(set(wanted) - set(present))
+    if absent:
+        warn(
+            f"{len(absent)} of {len(wanted)} genes are missing and taken as zero "
+            f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''})."
+        )
+
+
+def warn(text: str) -> None:
+    """Tells the user something that does not end the command."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _scale(spec: DataSpec) -> str:
+    if not spec.genes:
+        return f"embedding {spec.input}"
+    if spec.preprocessing.kind == "none":
+        return "log-normalised as in the training file"
+    return spec.preprocessing.kind

@@ -1,0 +1,62 @@
+"""What is scored, and what it is scored with: held-out strata, predictions, the yardstick.
+
+A stratum is one (cell type, timepoint, condition) with enough cells in both arms. Whatever is
+learned here (genes, components, baselines) is learned on training cells only. Strata that are too
+small are listed, never dropped in silence; of very large ones a sample is drawn
+(`evaluation.cells_per_arm`), so that cells on disk need not fit in memory.
+
+What is scored: the cells of a trained model, with means drawn to rules, with zeros counted.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from wound_jax.data.cells import CellTable, PreparedData, plan_group
+from wound_jax.data.spec import DataSpec
+from wound_jax.data.strata import PlannedStratum
+from wound_jax.data.timepoints import day_of
+from wound_jax.prediction.network import ModelCells, Predictor, Request
+
+
+def predict_strata(
+    predictor: Predictor, spec: DataSpec, table: CellTable, strata: Sequence[PlannedStratum]
+) -> list[np.ndarray]:
+    """Predicts all control cells of each stratum, rows in the order of `controls`."""
+    replicates = spec.replicates.encode(table.annotations.replicate)
+    groups = [group for stratum in strata for group in stratum.groups]
+    planned = [plan_group(group, spec) for group in groups]
+    requests = [
+        Request(p.group.controls, p.perturbation, p.timepoint, day_of(p.group.timepoint))
+        for p in planned
+    ]
+    cells = ModelCells(table.features, replicates, table.scalars)
+    predicted = iter(predictor.predict(cells, requests))
+    return [np.concatenate([next(predicted) for _ in stratum.groups]) for stratum in strata]
+
+
+# Cells and planned strata -> predicted cells of each, [n_control, genes].
+Predict = Callable[[PreparedData, Sequence[PlannedStratum]], Sequence[np.ndarray]]
+
+
+def of_model(predictor: Predictor) -> Predict:
+    """The cells of a trained model, or of an ensemble, as they are."""
+
+    def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        return predict_strata(predictor, data.spec, data.cells, planned)
+
+    return predict
+
+
+def remembered(predict: Predict) -> Predict:
+    """The same predictions, made once for the same strata and kept in memory."""
+    made: dict[tuple[PlannedStratum, ...], Sequence[np.ndarray]] = {}
+
+    def predict_once(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
+        # Strata are compared by identity, and one is of one set of cells alone.
+        key = tuple(planned)
+        if key not in made:
+            made[key] = predict(data, planned)
+        return made[key]
+
+    return predict_once

@@ -1,0 +1,1 @@
+"""Training: setup, batches, objective, step, loop, log, checkpoints and the run folder."""

@@ -1,0 +1,353 @@
+"""What a run leaves behind while it trains: `metrics.jsonl`, TensorBoard curves, a progress bar.
+
+Metrics stay on the device until a log step; then all pending ones are fetched at once, so that
+logging every step's loss costs no wait in between.
+
+What one run leaves while it trains: its log, its `best` and `last` states, and its progress.
+
+The loop (`wound_jax.training.loop`) says when; here is what is kept then. Validation figures are
+means over the validation sets in which each measured cell counts alike. Of several processes the
+first keeps everything; the others come to the same decisions from the same figures.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from wound_jax.data.spec import DataSpec
+from wound_jax.devices import processes
+from wound_jax.devices.mesh import Devices, one_device, own_copy, place
+from wound_jax.errors import UserError
+from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.step import TrainState
+
+# What is not finite here makes the state worthless: the run ends before it is saved.
+_FINITE = ("train/loss", "train/grad_norm", "val/loss")
+
+
+class SilentLog:
+    """The log of a process that writes none: it only sees to it that a run that diverges ends."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[int, int, dict]] = []
+
+    def step(self, step: int, metrics: dict[str, jax.Array], cells: int, count: int = 1) -> None:
+        """Keeps the metrics of training steps, as `RunLog.step`."""
+        self._pending.append((step, count, metrics))
+
+    def flush(self) -> None:
+        """Fetches what is pending.
+
+        Raises:
+            UserError: a loss or a gradient is not finite.
+        """
+        pending, self._pending = self._pending, []
+        for step, metrics in _records_of(pending):
+            _require_finite(step, {f"train/{k}": v for k, v in metrics.items()})
+
+    def validation(self, step: int, metrics: dict[str, float]) -> None:
+        """Looks at validation metrics.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        _require_finite(step, {f"val/{k}": v for k, v in metrics.items()})
+
+
+class RunLog:
+    """Writes metrics; use as a context manager.
+
+    Args:
+        folder: the run folder.
+        total_steps: length of the run, for the bar's estimate.
+        start_step: steps done before; what was logged after them is dropped, and all if 0.
+        progress: whether to draw the bar.
+    """
+
+    def __init__(self, folder: Path, total_steps: int, start_step: int = 0, progress: bool = True):
+        from tensorboardX import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        _keep_until(self.path, start_step)
+        self._file = self.path.open("a")
+        purge = start_step + 1 if start_step else None
+        self._board = SummaryWriter(str(folder / "tb"), purge_step=purge)
+        self._bar = tqdm(
+            total=total_steps, initial=start_step, unit="step", disable=not progress, smoothing=0.1
+        )
+        # (last step, number of steps, their metrics)
+        self._pending: list[tuple[int, int, dict]] = []
+        self._cells = 0
+        self._clock = time.perf_counter()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+
+    def step(self, step: int, metrics: dict[str, jax.Array], cells: int, count: int = 1) -> None:
+        """Keeps the metrics of training steps, still on the device.
+
+        Args:
+            step: number of steps done, these included.
+            metrics: scalars of one step, or arrays `[steps]` of several.
+            cells: measured cells that they saw.
+            count: how many steps.
+        """
+        self._pending.append((step, count, metrics))
+        self._cells += cells
+
+    def flush(self) -> None:
+        """Fetches and writes what is pending.
+
+        Raises:
+            UserError: a loss or a gradient is not finite.
+        """
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        records = _records_of(pending)
+        now = time.perf_counter()
+        rate = {"cells_per_second": self._cells / max(now - self._clock, 1e-9)}
+        self._clock, self._cells = now, 0
+        for step, metrics in records:
+            last = step == pending[-1][0]
+            self._write(step, {f"train/{k}": v for k, v in metrics.items()}, rate if last else {})
+        self._advance(*records[-1])
+
+    def validation(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes validation metrics (floats already).
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        self._write(step, {f"val/{k}": v for k, v in metrics.items()}, {})
+        # The time validation took is not the training's.
+        self._clock = time.perf_counter()
+
+    def _write(self, step: int, metrics: dict[str, float], more: dict[str, float]) -> None:
+        values = {**metrics, **{f"train/{k}": v for k, v in more.items()}}
+        # JSON has no NaN: a figure that is not finite is null.
+        plain = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        _require_finite(step, values)
+
+    def _advance(self, step: int, metrics: dict) -> None:
+        self._bar.set_postfix(loss=f"{float(metrics['loss']):.4f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+
+def _require_finite(step: int, values: dict[str, float]) -> None:
+    for name in _FINITE:
+        if not math.isfinite(values.get(name, 0.0)):
+            raise UserError(
+                f"{name} is {values[name]} at step {step}; an earlier state, if one was saved, "
+                "is in checkpoints/. Lower training.learning_rate, set training.clip_norm, or "
+                "use model.dtype=float32."
+            )
+
+
+def _records_of(pending: list[tuple[int, int, dict]]) -> list[tuple[int, dict]]:
+    """Fetches pending metrics: each step with its own."""
+    fetched = jax.device_get([metrics for _, _, metrics in pending])
+    return [
+        record
+        for (step, count, _), metrics in zip(pending, fetched, strict=True)
+        for record in _by_step(step, count, metrics)
+    ]
+
+
+def _by_step(last: int, count: int, metrics: dict[str, Any]) -> Iterator[tuple[int, dict]]:
+    """Each step with its own metrics."""
+    for i in range(count):
+        values = {name: float(np.reshape(v, count)[i]) for name, v in metrics.items()}
+        yield last - count + 1 + i, values
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """All records of a run's `metrics.jsonl`, in order; none where the file is missing."""
+    path = folder / "metrics.jsonl"
+    return [record for _, record in _records(path)] if path.exists() else []
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drops the records after a step, and all before the first: a resumed run writes them again."""
+    if path.exists():
+        kept = [line for line, record in _records(path) if step and record["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict]]:
+    """Each line with its record, but for one that a crash cut short."""
+    for line in path.read_text().splitlines():
+        try:
+            yield line, json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+# Metrics and weight of each validation batch, on the host or still on the devices.
+Validations = Sequence[tuple[dict[str, Any], Any]]
+
+
+@dataclass
+class Progress:
+    """What the loop remembers beside the state.
+
+    Attributes:
+        best_loss: lowest validation loss so far; None before the first validation.
+        best_step: the step at which it was reached.
+        worse: validations since then.
+    """
+
+    best_loss: float | None = None
+    best_step: int = 0
+    worse: int = 0
+
+    def update(self, step: int, loss: float) -> bool:
+        """Takes note of a validation; whether it is the best so far."""
+        better = self.best_loss is None or loss < self.best_loss
+        if better:
+            self.best_loss, self.best_step, self.worse = loss, step, 0
+        else:
+            self.worse += 1
+        return better
+
+
+class Journal:
+    """Log, checkpoints and progress of one run; use as a context manager.
+
+    Args:
+        folder: the run folder.
+        spec: stored with each checkpoint.
+        total_steps: length of the run.
+        progress_bar: whether to draw one.
+    """
+
+    def __init__(
+        self, folder: Path, spec: DataSpec, total_steps: int, *, progress_bar: bool = True
+    ):
+        self.progress = Progress()
+        self._folder = folder
+        self._spec = spec
+        self._total_steps = total_steps
+        self._progress_bar = progress_bar
+        self._open = ExitStack()
+        self._checkpoints: Checkpoints | None = None
+        self._log: RunLog | SilentLog = SilentLog()
+
+    def __enter__(self) -> "Journal":
+        if processes.is_first():
+            self._checkpoints = self._open.enter_context(Checkpoints(self._folder))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def begin(
+        self, initial: TrainState, devices: Devices, *, resume: bool
+    ) -> tuple[TrainState, int]:
+        """The state to start from, and its step; what was logged after that step is dropped.
+
+        Args:
+            initial: the state before the first step.
+            devices: where a saved state shall lie.
+            resume: whether to go on from the last state that was saved, where there is one.
+        """
+        state = self._resumed(initial, devices) if resume else initial
+        start = int(state.step)
+        if start == 0:
+            # Also where a run was interrupted before its first step: it starts anew.
+            self.progress = Progress()
+        if processes.is_first():
+            self._log = self._open.enter_context(
+                RunLog(self._folder, self._total_steps, start, self._progress_bar)
+            )
+        return state, start
+
+    def _resumed(self, initial: TrainState, devices: Devices) -> TrainState:
+        """The last state that was saved, with its progress, or the initial one."""
+        saved = self._checkpoints
+        if not processes.from_first(lambda: saved is not None and saved.has("last")):
+            return initial
+        # The first process reads and tells the others; alone it reads to where the state shall lie.
+        where = one_device() if processes.several() else devices
+        state, progress = own_copy(initial), asdict(self.progress)
+        if saved is not None:
+            state, progress = saved.restore("last", initial, where)
+        self.progress = Progress(**processes.from_first(lambda: progress))
+        return place(processes.share(state), devices.replicated) if processes.several() else state
+
+    def step(self, step: int, metrics: dict[str, Any], cells: int, count: int = 1) -> None:
+        """Keeps the metrics of `count` training steps up to `step`, still on the device."""
+        self._log.step(step, metrics, cells, count)
+
+    def flush(self) -> None:
+        """Fetches and writes what is pending.
+
+        Raises:
+            UserError: a loss or a gradient is not finite.
+        """
+        self._log.flush()
+
+    def validated(self, step: int, state: TrainState, results: Validations) -> None:
+        """Logs a validation and saves states. Without validation cells, the latest is the best.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        metrics = mean_metrics(results)
+        if metrics:
+            self._log.validation(step, metrics)
+        if not metrics or self.progress.update(step, metrics["loss"]):
+            self._save("best", state)
+        if step:
+            self._save("last", state)
+
+    def ends_early(self, patience: int | None) -> bool:
+        """Whether that many validations in a row were no better; None never ends a run."""
+        return patience is not None and self.progress.worse >= patience
+
+    def interrupted(self, state: TrainState) -> None:
+        """Saves what is needed to go on from here."""
+        self.flush()
+        # A second Ctrl-C may come in mid-step, when the old state is given away already.
+        if not state.step.is_deleted():
+            self._save("last", state)
+
+    def _save(self, slot: str, state: TrainState) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(slot, state, self._spec, asdict(self.progress))
+
+
+def mean_metrics(results: Validations) -> dict[str, float]:
+    """Metrics over all validation sets, each cell with equal weight; empty without any."""
+    if not results:
+        return {}
+    fetched = jax.device_get(list(results))
+    weights = np.array([weight for _, weight in fetched], dtype=float)
+    return {
+        name: float(np.average([metrics[name] for metrics, _ in fetched], weights=weights))
+        for name in fetched[0][0]
+    }

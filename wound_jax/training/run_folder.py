@@ -1,0 +1,132 @@
+"""A run on disk: where it is made, and how a finished one is opened again.
+
+config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
+
+An ensemble is the folder of a run without training: in place of checkpoints it holds ensemble.json,
+which names the runs whose predictions are averaged.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from wound_jax.config.schema import RunConfig
+from wound_jax.errors import UserError
+from wound_jax.training import provenance
+
+_ENSEMBLE = "ensemble.json"
+
+
+def new_folder(config: RunConfig) -> Path:
+    """Makes the folder of a new run; never writes into one that exists.
+
+    Without `run_dir` it is `runs/NAME`, or the first free `runs/NAME-2`, `runs/NAME-3`, ...
+
+    Raises:
+        UserError: `run_dir` names a folder that is not empty.
+    """
+    require_free(config)
+    if config.run_dir is None:
+        return _first_free(config.name)
+    folder = Path(config.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def require_free(config: RunConfig) -> None:
+    """Refuses a `run_dir` that holds something already.
+
+    Raises:
+        UserError: it is not empty.
+    """
+    if config.run_dir is None:
+        return
+    folder = Path(config.run_dir)
+    if not is_free(folder):
+        raise UserError(
+            f"run_dir={folder} exists and is not empty; choose another, or continue that run "
+            f"by --resume {folder}."
+        )
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _first_free(name: str) -> Path:
+    """Makes `runs/NAME`, or the first free one of those that end in a number."""
+    folder, n = Path("runs") / name, 1
+    while True:
+        try:
+            # Of two runs that start at once only one makes the folder.
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            n += 1
+            folder = Path("runs") / f"{name}-{n}"
+
+
+def require_run(folder: str | Path) -> Path:
+    """The folder of an existing run.
+
+    Raises:
+        UserError: there is no run in it.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        parent = folder.parent
+        runs = (
+            sorted(p.parent.name for p in parent.glob("*/config.yaml")) if parent.is_dir() else []
+        )
+        raise UserError(
+            f"{folder} is no run folder (no config.yaml). Runs in {parent}: "
+            f"{', '.join(runs) or 'none'}."
+        )
+    return folder
+
+
+def name_members(folder: Path, members: Sequence[Path]) -> None:
+    """Makes a folder the ensemble of some finished runs.
+
+    They are named by where they lie from there, and with when they were finished, by which a run
+    that is trained anew in the same place is told.
+    """
+    runs = [
+        {"folder": os.path.relpath(member, folder), "finished": provenance.finished_at(member)}
+        for member in members
+    ]
+    (folder / _ENSEMBLE).write_text(json.dumps({"runs": runs}, indent=2) + "\n")
+
+
+def members_of(folder: Path) -> list[Path]:
+    """The runs of an ensemble; none where the folder is that of a single run."""
+    return [path for path, _ in _members(folder)]
+
+
+def _members(folder: Path) -> list[tuple[Path, str]]:
+    """The runs of an ensemble, and when each had been finished."""
+    path = folder / _ENSEMBLE
+    if not path.is_file():
+        return []
+    runs = json.loads(path.read_text())["runs"]
+    return [(Path(os.path.normpath(folder / run["folder"])), run["finished"]) for run in runs]
+
+
+def require_single(folder: Path, purpose: str) -> None:
+    """Refuses an ensemble.
+
+    Args:
+        folder: of an existing run.
+        purpose: what only a single run can be used for, in words.
+
+    Raises:
+        UserError: it is an ensemble.
+    """
+    members = members_of(folder)
+    if members:
+        raise UserError(
+            f"{folder} is an ensemble, and {purpose}; expected one of its runs: "
+            f"{', '.join(map(str, members))}."
+        )
