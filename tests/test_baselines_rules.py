@@ -9,10 +9,11 @@ from sklearn.linear_model import Ridge
 from wound_jax.baselines import BASELINES, fit_baselines
 from wound_jax.baselines.inner_folds import folds_of
 from wound_jax.baselines.profiles import Novelty
-from wound_jax.baselines.rules import DeltaRule, FittedDelta, delta_rules
-from wound_jax.baselines.stacked_linear import StackedLinear, weights_of_least_error
+from wound_jax.baselines.rules import DeltaRule, FittedDelta, delta_rule, named_rule
+from wound_jax.baselines.stacked_linear import MEMBERS, StackedLinear, weights_of_least_error
 from wound_jax.baselines.training import Training, part_sums
 from wound_jax.data.strata import Stratum
+from wound_jax.prediction.calibration.blend import Members, blend
 
 pytestmark = pytest.mark.blas
 
@@ -248,6 +249,31 @@ def test_parts_keep_replicates_whole_and_add_up() -> None:
     np.testing.assert_allclose(treated.only(1).means[0], of_m2 + 1.0)
 
 
+def test_a_further_rule_changes_neither_the_stack_nor_the_blend() -> None:
+    training = affine_strata(6, 1, np.diag(np.linspace(-1.0, 1.0, N_GENES)))
+    (test,) = affine_strata(1, 2, np.diag(np.linspace(-1.0, 1.0, N_GENES)))
+    cells = test.control + 0.3
+
+    def fit() -> tuple[list[str], dict, np.ndarray, np.ndarray]:
+        stack = StackedLinear.fit(training, False)
+        blended = blend(Members(stack), 0.5).apply(cells, test)
+        names = [member.rule.name for member in stack.members]
+        return names, dict(stack.weights), stack.delta(test), blended
+
+    before = fit()
+    try:
+        delta_rule("the_truth")(lambda training, deltas, wanted, _: wanted.control * 0.0 + 9.0)
+        assert "the_truth" in fit_baselines(training, False)
+        after = fit()
+    finally:
+        BASELINES.pop("the_truth", None)
+    assert after[0] == before[0]
+    for novelty in Novelty:
+        np.testing.assert_array_equal(after[1][novelty], before[1][novelty])
+    np.testing.assert_array_equal(after[2], before[2])
+    np.testing.assert_array_equal(after[3], before[3])
+
+
 def test_stack_weights_solve_the_constrained_problem() -> None:
     rng = np.random.default_rng(0)
     errors = rng.normal(size=(4, 3, 5)) + np.array([0.2, 0.5, 1.0, 3.0])[:, None, None]
@@ -266,7 +292,8 @@ def test_the_stack_goes_with_the_rule_that_is_right() -> None:
     slopes = np.diag(np.linspace(-1.0, 1.0, N_GENES))
     stack = StackedLinear.fit(affine_strata(6, 1, slopes), False)
     names = [member.rule.name for member in stack.members]
-    assert names == [rule.name for rule in delta_rules()]
+    assert names == list(MEMBERS)
+    assert [member.rule for member in stack.members] == [named_rule(name) for name in MEMBERS]
     for novelty, weights in stack.weights.items():
         assert weights.sum() == pytest.approx(1.0), novelty
         assert (weights >= 0.0).all(), novelty

@@ -16,7 +16,7 @@ To add such a baseline, write one new file in this folder::
     def my_delta(training, deltas, wanted, setting): ...   # [wanted, genes]
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -143,9 +143,11 @@ def delta_rule(name: str, *, settings: Sequence[Any] = (None,)) -> Callable[[Com
     return register
 
 
-def delta_rules() -> Iterator[DeltaRule]:
-    """All registered rules."""
-    return (family for family in BASELINES.values() if isinstance(family, DeltaRule))
+def named_rule(name: str) -> DeltaRule:
+    """The delta rule of that name."""
+    rule = BASELINES[name]
+    assert isinstance(rule, DeltaRule), f"{name} is a baseline, but no delta rule"
+    return rule
 
 
 def tune(rule: DeltaRule, training: Training, novelty: Novelty) -> Tuned | None:

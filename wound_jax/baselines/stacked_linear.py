@@ -1,4 +1,4 @@
-"""The delta rules averaged, with the weights that held-out training strata ask for.
+"""Nine delta rules averaged, with the weights that held-out training strata ask for.
 
 Owns stacking (Breiman 1996, Mach. Learn. 24, 49-64): with e_k the errors of rule k on held-out
 training strata,
@@ -6,7 +6,8 @@ training strata,
     w = argmin |sum_k w_k e_k|^2   subject to  w >= 0, sum_k w_k = 1
 
 for each kind of novelty on its own. The errors are those that chose each rule's setting. Where
-there are none, the rules count equally.
+there are none, the rules count equally. Its members are named here: it is part of the model, and a
+further rule is a rival that must not change it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,18 +19,31 @@ from jaxtyping import Float
 from wound_jax.baselines.moving import moved
 from wound_jax.baselines.profiles import Novelty
 from wound_jax.baselines.registry import baseline
-from wound_jax.baselines.rules import FittedDelta, delta_rules, tune
+from wound_jax.baselines.rules import FittedDelta, named_rule, tune
 from wound_jax.baselines.training import Learnt, Training
 from wound_jax.data.strata import Stratum
+
+# Their order is that of the sums over them, to the last digit.
+MEMBERS = (
+    "additive_ridge",
+    "global_mean_delta",
+    "type_mean_delta",
+    "type_timepoint_mean_delta",
+    "gene_wise",
+    "kernel_mean_delta",
+    "pls_pca",
+    "regressed_mean_delta",
+    "ridge_pca",
+)
 
 
 @baseline("stacked_linear")
 @dataclass(frozen=True, eq=False)
 class StackedLinear:
-    """A weighted mean of the deltas of all delta rules.
+    """A weighted mean of the deltas of the rules in `MEMBERS`.
 
     Attributes:
-        members: the fitted rules.
+        members: the fitted rules, in that order.
         weights: for each kind of novelty the weights of the rules, [members].
         training: what is kept of the training strata.
         non_negative: whether predictions are kept at 0 or above.
@@ -47,7 +61,7 @@ class StackedLinear:
         non_negative: bool,
         kinds: Iterable[Novelty] = tuple(Novelty),
     ) -> "StackedLinear":
-        """Fit all rules, then weigh them.
+        """Fit the members, then weigh them.
 
         Args:
             training: strata to learn from.
@@ -55,7 +69,7 @@ class StackedLinear:
             kinds: of novelty that it will be asked about.
         """
         prepared, kinds = Training.of(training), tuple(kinds)
-        members = [rule.fit(prepared, non_negative, kinds) for rule in delta_rules()]
+        members = [named_rule(n).fit(prepared, non_negative, kinds) for n in MEMBERS]
         weights = {novelty: _weights(members, prepared, novelty) for novelty in kinds}
         return cls(members, weights, prepared.learnt, non_negative)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wound_jax.baselines.profiles import Examples, Novelty, Profiles
-from wound_jax.baselines.rules import FittedDelta, delta_rules
+from wound_jax.baselines.rules import FittedDelta, named_rule
 from wound_jax.baselines.stacked_linear import StackedLinear
 from wound_jax.baselines.training import Components, Learnt
 from wound_jax.errors import UserError
@@ -85,9 +85,11 @@ def load_blend(path: Path) -> Blend:
     profiles = Profiles(cell_type, timepoint, perturbation, arrays["control"], arrays["scores"])
     examples = Examples(profiles, arrays["deltas"])
     learnt = Learnt(examples, Components(arrays["mean"], arrays["axes"]))
-    rules, non_negative = {rule.name: rule for rule in delta_rules()}, content["non_negative"]
+    non_negative = content["non_negative"]
     fitted = [
-        FittedDelta(rules[member["name"]], learnt, _by_novelty(member["settings"]), non_negative)
+        FittedDelta(
+            named_rule(member["name"]), learnt, _by_novelty(member["settings"]), non_negative
+        )
         for member in content["members"]
     ]
     rule_weights = {n: np.array(w) for n, w in _by_novelty(content["rule_weights"]).items()}
