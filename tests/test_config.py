@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wound_jax.config import RunConfig, dump_config, load_config
-from wound_jax.config.load import inline, schema_keys, value_at
+from wound_jax.config.load import inline, parse_config, schema_keys, value_at
 from wound_jax.errors import UserError
 
 
@@ -39,6 +39,18 @@ def test_no_file_and_an_empty_file_give_the_defaults(write):
     assert load_config(None) == RunConfig()
     assert load_config(write("empty.yaml", "")) == RunConfig()
     assert load_config(write("comment.yaml", "# nothing yet\n")) == RunConfig()
+
+
+def test_the_text_of_a_config_is_read_without_a_file(write):
+    base = write("base.yaml", "seed: 7\nmodel: {heads: 2}\n")
+    text = "extends: base.yaml\nname: x\n"
+    source = str(base.with_name("elsewhere.yaml"))
+    assert parse_config(text, ["model.heads=4"], source) == load_config(
+        write("there.yaml", text), ["model.heads=4"]
+    )
+    assert parse_config(dump_config(RunConfig(seed=3))) == RunConfig(seed=3)
+    with pytest.raises(UserError, match=r"^first\.yaml: unknown config key 'nmae'"):
+        parse_config("nmae: x\n", source="first.yaml")
 
 
 @pytest.mark.parametrize(

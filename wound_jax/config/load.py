@@ -106,23 +106,21 @@ def load_config(
             key, a wrong type, a value out of range, a key without effect, a contradiction.
     """
     paths = [path] if isinstance(path, str | Path) else path or []
-    layers = [layer for one in paths for layer in _file_layers(Path(one))]
-    layers += [_override_layer(text) for text in overrides]
-    sources = {key: layer.source for layer in layers for key in _leaf_keys(layer.values)}
-    config = _validate(reduce(_merge, (layer.values for layer in layers), {}), sources)
-    of_file, of_command = (
-        [key for layer in layers if layer.origin == origin for key in _leaf_keys(layer.values)]
-        for origin in ("file", COMMAND_LINE)
-    )
-    idle = [
-        f"{sources[key]}: {key}={inline(value_at(config, key))} has no effect: {rule.switch} is "
-        f"{inline(value_at(config, rule.switch))}. Set {rule.fix} or remove the key."
-        for key, rule in inactive_keys(config, of_file, of_command)
-    ]
-    if idle:
-        raise UserError("\n".join(idle))
-    check_consistency(config)
-    return config
+    return _resolve([layer for one in paths for layer in _file_layers(Path(one))], overrides)
+
+
+def parse_config(text: str, overrides: Sequence[str] = (), source: str = "config") -> RunConfig:
+    """The resolved config of the text of a file, for one that lies on another machine.
+
+    Args:
+        text: YAML, as `load_config` reads it; a file that it extends is read.
+        overrides: `a.b.c=value` each.
+        source: what the text is called in messages; `extends` is relative to its folder.
+
+    Raises:
+        UserError: as for `load_config`.
+    """
+    return _resolve(_text_layers(text, Path(source)), overrides)
 
 
 def dump_config(config: RunConfig) -> str:
@@ -162,6 +160,26 @@ def _to_yaml(value: Any, flow: bool = False) -> str:
     )
 
 
+def _resolve(layers: list[_Layer], overrides: Sequence[str]) -> RunConfig:
+    """What the layers and the overrides add up to, checked."""
+    layers = layers + [_override_layer(text) for text in overrides]
+    sources = {key: layer.source for layer in layers for key in _leaf_keys(layer.values)}
+    config = _validate(reduce(_merge, (layer.values for layer in layers), {}), sources)
+    of_file, of_command = (
+        [key for layer in layers if layer.origin == origin for key in _leaf_keys(layer.values)]
+        for origin in ("file", COMMAND_LINE)
+    )
+    idle = [
+        f"{sources[key]}: {key}={inline(value_at(config, key))} has no effect: {rule.switch} is "
+        f"{inline(value_at(config, rule.switch))}. Set {rule.fix} or remove the key."
+        for key, rule in inactive_keys(config, of_file, of_command)
+    ]
+    if idle:
+        raise UserError("\n".join(idle))
+    check_consistency(config)
+    return config
+
+
 def _file_layers(path: Path, chain: tuple[Path, ...] = ()) -> list[_Layer]:
     """The layers of a file: those of the files it extends, first to last, then its own.
 
@@ -170,6 +188,10 @@ def _file_layers(path: Path, chain: tuple[Path, ...] = ()) -> list[_Layer]:
     if path.resolve() in [link.resolve() for link in chain]:
         raise UserError(f"extends goes in a circle: {' -> '.join(map(str, (*chain, path)))}")
     text = _read(path, f"base config of {chain[-1]}" if chain else "config file")
+    return _text_layers(text, path, chain)
+
+
+def _text_layers(text: str, path: Path, chain: tuple[Path, ...] = ()) -> list[_Layer]:
     values = _parse(text, str(path))
     values = {} if values is None else values
     if not isinstance(values, dict):
