@@ -4,9 +4,12 @@ import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_run
 from benchmarking.case import SIZES, Case, cases, overrides, peers_of
 from benchmarking.figures import line, paired, ratios, summary, table
+from benchmarking.seeds import SeedTiming, Timing, time_seeds
 from benchmarking.worker import Quiet
 
 from wound_jax.config import load_config
@@ -154,3 +157,11 @@ def test_a_case_that_cannot_start_says_why(tmp_path, capsys):
     command = [*TINY, "--hidden=7"]
     assert runpy.run_path(str(SCRIPT))["main"]([*command, "--work", str(tmp_path)]) == 2
     assert "its process ended with status" in capsys.readouterr().err
+
+
+def test_the_gain_of_seeds_in_one_program_is_measured():
+    timing = time_seeds(tiny_run.config(), (1,), tiny_run.data(), steps=2)
+    assert len(timing.alone) == 1
+    assert all(0 < t.step < t.first for t in (*timing.alone, timing.together))
+    made = SeedTiming((Timing(3.0, 1.0), Timing(5.0, 1.0)), Timing(4.0, 1.5))
+    np.testing.assert_allclose(made.gain(3), (5.0 + 7.0) / 7.0)

@@ -11,7 +11,7 @@ import tiny_run
 from wound_jax import compare
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
-from wound_jax.experiments import training
+from wound_jax.experiments import schedule
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.training.log import read_metrics
 from wound_jax.training.loop import HeldInterrupt
@@ -124,7 +124,7 @@ def test_finished_runs_are_left_as_they_are(made, capsys, monkeypatch):
         raise AssertionError("nothing is to be trained, no cells are to be read")
 
     monkeypatch.setattr("wound_jax.experiments.schedule.train_job", refuse)
-    monkeypatch.setattr("wound_jax.experiments.shared_cells.prepare", refuse)
+    monkeypatch.setattr("wound_jax.experiments.cells.prepare", refuse)
     table = (made / "out" / "table.txt").read_text()
     assert run(made) == 0
     out, err = capsys.readouterr()
@@ -192,7 +192,7 @@ def test_seeds_whose_common_program_fails_train_alone(tmp_path, capsys, monkeypa
     def fail(*given):
         raise UserError("train/loss is nan at step 2")
 
-    monkeypatch.setattr(training, "_train_together", fail)
+    monkeypatch.setattr(schedule, "_train_together", fail)
     assert run(tmp_path) == 0
     err = capsys.readouterr().err
     assert "full: together they failed: train/loss is nan at step 2" in err

@@ -1,14 +1,11 @@
 """What runs of a comparison share: cells, ground to compare on, and programs."""
 
-import numpy as np
 import pytest
 import tiny_run
 
 from wound_jax.errors import UserError
-from wound_jax.experiments.agreement import between_data, require_agreement
+from wound_jax.experiments.cells import SharedCells, between_data, cells_key, require_agreement
 from wound_jax.experiments.schedule import jobs
-from wound_jax.experiments.shared_cells import SharedCells, cells_key
-from wound_jax.experiments.timing import SeedTiming, Timing, time_seeds
 
 
 def test_what_is_allowed_to_differ_is_noted():
@@ -62,11 +59,3 @@ def test_cells_are_prepared_once_for_variants_that_read_the_same():
         for i in (1, 2)
     ]
     assert cells_key(shuffled[0]) != cells_key(shuffled[1])
-
-
-def test_the_gain_is_measured():
-    timing = time_seeds(tiny_run.config(), (1,), tiny_run.data(), steps=2)
-    assert len(timing.alone) == 1
-    assert all(0 < t.step < t.first for t in (*timing.alone, timing.together))
-    made = SeedTiming((Timing(3.0, 1.0), Timing(5.0, 1.0)), Timing(4.0, 1.5))
-    np.testing.assert_allclose(made.gain(3), (5.0 + 7.0) / 7.0)

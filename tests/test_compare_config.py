@@ -10,8 +10,8 @@ from wound_jax.compare import main
 from wound_jax.config import RunConfig, dump_config
 from wound_jax.config.load import schema_keys, value_at
 from wound_jax.errors import UserError
-from wound_jax.experiments.spec import load_spec
-from wound_jax.experiments.variants import config_differences, plan_variants, require_own_folders
+from wound_jax.experiments.plan import config_differences, plan_comparison, require_own_folders
+from wound_jax.experiments.spec import load_comparison, load_spec
 
 PHASES = Path(__file__).resolve().parents[1] / "configs" / "compare_phases.yaml"
 HEAD = "name: x\nseeds: [1, 2]\n"
@@ -29,7 +29,7 @@ def write(tmp_path):
 
 
 def plan(path: Path, *overrides: str):
-    return plan_variants(load_spec(path), path, overrides, Path("runs/x"))
+    return plan_comparison(load_spec(path), path, overrides, Path("runs/x")).variants
 
 
 def message(path: Path, *overrides: str) -> str:
@@ -71,7 +71,7 @@ def test_a_seed_changes_the_seed_name_and_folder_alone(write):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (f"{HEAD}variant: {{a: }}\n", "unknown key of a comparison 'variant'. Did you mean 'vari"),
+        (f"{HEAD}variant: {{a: }}\n", "unknown key of an experiment 'variant'. Did you mean 'vari"),
         (
             f"{HEAD}variants: {{a: {{extend: b.yaml}}}}\n",
             "unknown key of variant 'a' 'extend'. Did you mean 'extends'?",
@@ -94,9 +94,19 @@ def test_mistakes_in_the_file(write, text, expected):
     assert expected in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [("leave_out: replicate", "leave_out"), ("labels: [a]", "labels")],
+)
+def test_a_leave_one_out_is_no_comparison(write, line, key):
+    path = write(f"{HEAD}{line}\nvariants: {{a: }}\n")
+    with pytest.raises(UserError, match=f"{key} is for a leave-one-out.*wound_jax.leave_one_out"):
+        load_comparison(path)
+
+
 def test_a_missing_file_names_those_there_are(write):
     path = write(f"{HEAD}variants: {{a: }}\n")
-    with pytest.raises(UserError, match=r"unknown comparison file .*comare.yaml'. Did you mean"):
+    with pytest.raises(UserError, match=r"unknown experiment file .*comare.yaml'. Did you mean"):
         load_spec(path.with_name("comare.yaml"))
 
 
@@ -131,20 +141,20 @@ def test_a_mistake_of_the_command_line_is_told_once(write):
 
 def test_a_folder_with_another_run_is_not_written_into(write, tmp_path):
     path = write(f"{HEAD}variants: {{a: {{overrides: [model.layers=2]}}}}\n")
-    variants = plan_variants(load_spec(path), path, [], tmp_path)
-    require_own_folders(variants)
+    fold = plan_comparison(load_spec(path), path, [], tmp_path)
+    require_own_folders([fold])
     folder = tmp_path / "runs" / "a" / "seed-2"
     folder.mkdir(parents=True)
-    require_own_folders(variants)
+    require_own_folders([fold])
     (folder / "config.yaml").write_text(dump_config(RunConfig(seed=2)))
     with pytest.raises(UserError, match=r"seed-2 holds a run of another config .*\n.*: 8 -> 2\n"):
-        require_own_folders(variants)
-    (folder / "config.yaml").write_text(dump_config(variants[0].runs[1]))
+        require_own_folders([fold])
+    (folder / "config.yaml").write_text(dump_config(fold.variants[0].runs[1]))
     with pytest.raises(UserError, match="seed: 1 -> 2"):
-        require_own_folders(variants)
+        require_own_folders([fold])
     (folder / "config.yaml").rename(folder / "notes.txt")
     with pytest.raises(UserError, match="is not empty and holds no run"):
-        require_own_folders(variants)
+        require_own_folders([fold])
 
 
 @pytest.mark.parametrize("name", ["compare_phases", "compare_kang"])

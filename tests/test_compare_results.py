@@ -11,10 +11,10 @@ import pytest
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws
-from wound_jax.experiments.figures import VariantFigures, variant_difference
-from wound_jax.experiments.finished import FinishedRun, FinishedVariant, group_runs
-from wound_jax.experiments.results import Comparison
-from wound_jax.experiments.tables import render, write_comparison
+from wound_jax.experiments.figures import VariantFigures
+from wound_jax.experiments.finished import FinishedRun, group_runs
+from wound_jax.experiments.rows import VariantTable
+from wound_jax.experiments.tables import render_comparison, write_comparison
 
 METRICS = ("pearson_delta", "mse")
 BASELINES = {
@@ -67,15 +67,15 @@ def made_run(
 
 def variant(name: str, pearsons, *changes: str, **options) -> VariantFigures:
     runs = [made_run(p, seed, *changes, **options) for seed, p in enumerate(pearsons, 1)]
-    return VariantFigures(FinishedVariant(name, tuple(runs)))
+    return VariantFigures(name, runs)
 
 
 @pytest.fixture
-def pair() -> Comparison:
+def pair() -> VariantTable:
     """Two variants of three seeds; the second is better by 0.1, 0.2 and 0.3."""
     first = variant("first", [0.5, 0.6, 0.7])
     second = variant("second", [0.6, 0.8, 1.0], "model.layers=2")
-    return Comparison("made", (first, second))
+    return VariantTable("made", (first, second))
 
 
 def test_mean_and_sd_over_seeds(pair):
@@ -106,18 +106,18 @@ def test_the_best_baseline_and_the_difference_follow_the_metric(pair):
 
 def test_differences_between_variants_are_paired_by_seed_and_by_draw(pair):
     first, second = pair.variants
-    gap = variant_difference(second, first, "pearson_delta")
+    gap = second.over(first, "pearson_delta")
     np.testing.assert_allclose((gap.value, gap.sd, gap.seeds), (0.2, 0.1, 3))
     assert gap.low <= gap.value <= gap.high
     assert gap.high - gap.low < 0.01
-    back = variant_difference(first, second, "mse")
+    back = first.over(second, "mse")
     np.testing.assert_allclose((back.value, back.sd), (-0.02, 0.01))
 
 
 def test_draws_of_other_cells_give_no_interval(pair):
     first = pair.variants[0]
     other = variant("other", [0.6, 0.8, 1.0], fingerprint="of other cells")
-    gap = variant_difference(other, first, "pearson_delta")
+    gap = other.over(first, "pearson_delta")
     np.testing.assert_allclose(gap.value, 0.2)
     assert math.isnan(gap.low)
     assert math.isnan(gap.high)
@@ -126,11 +126,11 @@ def test_draws_of_other_cells_give_no_interval(pair):
         (made_run(0.5, 1), made_run(0.5, 2, draws=False)),
         (made_run(0.5, 1), made_run(0.5, 2, fingerprint="of other cells")),
     ):
-        mixed = VariantFigures(FinishedVariant("mixed", runs))
+        mixed = VariantFigures("mixed", runs)
         assert mixed.draws is None
         np.testing.assert_allclose(mixed.over_baseline("pearson_delta").value, 0.0, atol=1e-12)
         assert math.isnan(mixed.interval("pearson_delta")[0])
-        assert any("mixed: no intervals" in line for line in Comparison("x", (mixed,)).warnings)
+        assert any("mixed: no intervals" in line for line in VariantTable("x", (mixed,)).warnings)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -188,32 +188,30 @@ def test_the_json_is_strict_and_names_runs_and_differences(pair, tmp_path):
 
 def test_runs_inside_the_folder_are_named_from_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_comparison(Comparison("x", (variant("a", [0.5]),)), tmp_path)
+    write_comparison(VariantTable("x", (variant("a", [0.5]),)), tmp_path)
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert content["variants"][0]["runs"] == ["runs/1"]
 
 
 def test_the_table_for_people(pair):
-    block = render(pair).split("\n\n")[0].splitlines()
+    block = render_comparison(pair).split("\n\n")[0].splitlines()
     assert block[0] == "pearson_delta ↑"
     assert block[1].split("  ")[0] == ""
     assert "0.600 ± 0.1" in block[2]
     assert "0.500 shift" in block[2]
     assert "+0.200 [" in block[3]
-    assert "60.0 %" in render(pair)
-    single = render(Comparison("x", (variant("only", [0.5]),)))
+    assert "60.0 %" in render_comparison(pair)
+    single = render_comparison(VariantTable("x", (variant("only", [0.5]),)))
     assert "±" not in single.splitlines()[2]
     assert "difference to" not in single
 
 
 def test_warnings():
     runs = [made_run(0.5, seed) for seed in (1, 2, 3)]
-    assert Comparison("x", (VariantFigures(FinishedVariant("a", tuple(runs))),)).warnings == []
+    assert VariantTable("x", (VariantFigures("a", runs),)).warnings == []
     runs[2].provenance.update(commit="def", versions={"jax": "0.11"})
     runs[1].result["split"]["leaky"] = True
-    found = Comparison(
-        "x", (VariantFigures(FinishedVariant("a", tuple(runs[1:]))),), notes=("a note",)
-    ).warnings
+    found = VariantTable("x", (VariantFigures("a", runs[1:]),), notes=("a note",)).warnings
     assert found[0] == "a note"
     assert found[1].startswith("LEAKY")
     assert found[2] == ("a: 2 of at least 3 seeds, so the spread between seeds is hardly known.")
@@ -228,10 +226,10 @@ def test_runs_that_differ_in_their_seed_alone_are_one_variant():
         made_run(0.5, 1, "name=plain"), made_run(0.5, 2, "name=deep", "model.layers=2"),
         made_run(0.5, 3, "name=again"), made_run(0.5, 4, "model.layers=2"),
     ]  # fmt: skip
-    plain, deep = group_runs(runs)
+    plain, deep = (VariantFigures(name, of) for name, of in group_runs(runs).items())
     assert (plain.name, plain.seeds) == ("plain", (1, 3))
     assert (deep.name, deep.seeds) == ("deep", (2, 4))
-    names = [v.name for v in group_runs([made_run(0.5, 1), made_run(0.5, 2, "model.layers=2")])]
-    assert names == ["1", "2"]
+    names = group_runs([made_run(0.5, 1), made_run(0.5, 2, "model.layers=2")])
+    assert list(names) == ["1", "2"]
     with pytest.raises(UserError, match="runs/1 and runs/1 are one run twice"):
         group_runs([made_run(0.5, 1), made_run(0.6, 1)])

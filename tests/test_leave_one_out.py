@@ -14,11 +14,11 @@ from wound_jax.data.prepare import prepare
 from wound_jax.errors import UserError
 from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.reference import fit_yardstick, reference_of
-from wound_jax.experiments.fold_figures import FoldFigures, FoldScores
-from wound_jax.experiments.fold_scores import METRICS, VariantScores
-from wound_jax.experiments.fold_tables import render
-from wound_jax.experiments.folds import FoldsSpec, plan_folds
-from wound_jax.experiments.spec import load_spec
+from wound_jax.experiments.figures import FoldFigures, FoldScores
+from wound_jax.experiments.plan import plan_folds
+from wound_jax.experiments.scores import METRICS, VariantScores
+from wound_jax.experiments.spec import load_leave_one_out
+from wound_jax.experiments.tables import render_folds
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.network import Ensemble
 from wound_jax.prediction.strata import of_model
@@ -134,14 +134,14 @@ def test_a_label_without_cells_names_the_nearest(tmp_path, capsys):
 
 def test_the_split_is_not_for_the_user_to_set(tmp_path):
     path = write_spec(tmp_path)
-    spec = load_spec(path, FoldsSpec)
+    spec = load_leave_one_out(path)
     with pytest.raises(UserError, match="sets split"):
         plan_folds(spec, path, ["split.test=[Mac]"], tmp_path, LABELS)
 
 
 def test_the_next_label_validates_where_asked_for(tmp_path):
     path = write_spec(tmp_path, validate_on_next=True)
-    folds = plan_folds(load_spec(path, FoldsSpec), path, [], tmp_path, ["Fib", "Ker", "Mac"])
+    folds = plan_folds(load_leave_one_out(path), path, [], tmp_path, ["Fib", "Ker", "Mac"])
     assert [(fold.label, fold.validation) for fold in folds] == [
         ("Fib", "Ker"), ("Ker", "Mac"), ("Mac", "Fib"),
     ]  # fmt: skip
@@ -183,4 +183,4 @@ def test_figures_are_means_over_folds_with_paired_differences():
 def test_one_fold_has_figures_and_no_interval():
     figures = made_figures(1)
     assert math.isnan(figures.draws.interval("full: network", "pearson_delta")[0])
-    assert "0.500" in render(figures)
+    assert "0.500" in render_folds(figures)

@@ -1,13 +1,42 @@
-"""What all commands share: how a mistake in the input, and an interruption, end a command."""
+"""What all commands share: a parser with examples, and how a mistake or Ctrl-C ends a command."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
 
 from wound_jax.errors import UserError
 
+GOES_ON = "\ninterrupted; the same command goes on from here"
 
-def run(main_body: Callable[[], int]) -> int:
+
+def parser(command: str, description: str, examples: str = "") -> argparse.ArgumentParser:
+    """The parser of a command, with its examples below the help.
+
+    Args:
+        command: the module's name inside the package.
+        description: one sentence.
+        examples: lines that can be run, as they stand.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m wound_jax.{command}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser, what: str = "changes to the config") -> None:
+    """Adds `key=value ...`, overrides of config keys, as `overrides`."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=what)
+
+
+def add_no_progress(parser: argparse.ArgumentParser) -> None:
+    """Adds `--no-progress`."""
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def run(main_body: Callable[[], int], interrupted: str = "interrupted") -> int:
     """Runs the body of a command and turns its end into an exit status.
 
     A `UserError` is shown as its message alone, without a traceback, since the message says how
@@ -15,6 +44,7 @@ def run(main_body: Callable[[], int]) -> int:
 
     Args:
         main_body: the command, returning its own exit status.
+        interrupted: what is said after Ctrl-C.
 
     Returns:
         The status of the body; 2 after a `UserError`; 130 after an interruption and 141 where the
@@ -32,5 +62,5 @@ def run(main_body: Callable[[], int]) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130

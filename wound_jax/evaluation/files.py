@@ -153,7 +153,7 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     result = outcome.result
-    (folder / "metrics.json").write_text(json.dumps(_without_nan(result), indent=2) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(without_nan(result), indent=2) + "\n")
     tables = f"{results_table(result)}\n\n{render_scorecard(result['scorecard'])}"
     (folder / "table.txt").write_text(tables + "\n")
     outcome.draws.save(folder / "bootstrap.npz")
@@ -187,10 +187,10 @@ def _write_map(folder: Path, outcome: Outcome, context: ScoreContext, seed: int)
     plot_umap(cell_map, folder / "umap.png")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON has no NaN: a figure that is not defined is null."""
     if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
+        return {key: without_nan(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -63,17 +63,28 @@ def results_table(result: Mapping[str, Any]) -> str:
     ceiling = summary.get("ceiling") or {}
     columns = [_column(name, rows, ceiling) for name in SHOWN_METRICS]
     labels = ["", *rows, *(["ceiling"] if ceiling else [])]
-    width = max(map(len, labels))
-    lines = [
-        "  ".join([label.ljust(width), *(column[i] for column in columns)]).rstrip()
-        for i, label in enumerate(labels)
-    ]
+    lines = aligned(list(zip(labels, *columns, strict=True)))
     rule = "-" * max(map(len, lines))
     notes = ["mean over strata; * best; identity scores 0 on pearson_delta, 1 on e_distance_ratio"]
     notes += _means_from(result.get("mean_from"))
     notes += _differences(result.get("uncertainty"))
     notes += _partial_means(summary.get("counts"), len(result["strata"]))
     return "\n".join([_title(result), rule, lines[0], rule, *lines[1:], rule, *notes])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """One line a row, in columns of one width, all to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return [line.rstrip() for line in lines]
+
+
+def shown_figure(metric: str, value: float) -> str:
+    """A figure with the digits that its metric deserves."""
+    return "n/a" if math.isnan(value) else f"{value:.3f}" if metric != "mse" else f"{value:.5f}"
 
 
 def _mean_scores(scores: Sequence[Scores]) -> tuple[dict[str, float], dict[str, int]]:
@@ -105,15 +116,11 @@ def _column(name: str, rows: Mapping[str, Scores], ceiling: Scores) -> list[str]
     cells = [f"{name} {entry.arrow}"]
     for value in values.values():
         marked = best_value is not None and abs(value - best_value) == best
-        cells.append(_shown(name, value) + ("*" if marked else " "))
+        cells.append(shown_figure(name, value) + ("*" if marked else " "))
     if ceiling:
-        cells.append(_shown(name, _number(ceiling.get(name))) + " ")
+        cells.append(shown_figure(name, _number(ceiling.get(name))) + " ")
     width = max(map(len, cells))
     return [cell.rjust(width) for cell in cells]
-
-
-def _shown(name: str, value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}" if name != "mse" else f"{value:.5f}"
 
 
 def _means_from(shares: Mapping[str, Mapping[str, float]] | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Finished runs as they lie on disk, with what a comparison reads of them."""
+"""Finished runs as they lie on disk, with what an experiment reads of them."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from wound_jax.config import RunConfig, load_config
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws
-from wound_jax.experiments.variants import config_differences, is_finished
+from wound_jax.experiments.plan import config_differences, is_finished
 from wound_jax.training import provenance
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.run_folder import require_run, require_single
@@ -51,32 +51,14 @@ class FinishedRun:
         return self.result["summary"]
 
     @property
+    def training(self) -> dict[str, Any]:
+        """Figures of the training ("loss_cv", "spikes_per_1000", ...)."""
+        return self.result.get("training") or {}
+
+    @property
     def seconds(self) -> float | None:
         """How long it was trained for; None where that was not recorded."""
         return self.provenance.get("training_seconds")
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedVariant:
-    """Runs that differ in nothing but their seed.
-
-    Attributes:
-        name: its name in the comparison.
-        runs: at least one, in the order of their seeds as they were asked for.
-    """
-
-    name: str
-    runs: tuple[FinishedRun, ...]
-
-    @property
-    def config(self) -> RunConfig:
-        """The config of its first run."""
-        return self.runs[0].config
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs."""
-        return tuple(run.config.seed for run in self.runs)
 
 
 def read_run(folder: str | Path) -> FinishedRun:
@@ -104,10 +86,12 @@ def read_run(folder: str | Path) -> FinishedRun:
     )
 
 
-def group_runs(runs: Sequence[FinishedRun]) -> list[FinishedVariant]:
+def group_runs(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """Runs that were given by folder, as variants: those that differ in their seed alone.
 
-    A variant is called as its runs are; where two would have one name, as its first folder is.
+    Returns:
+        Name -> runs. A variant is called as its runs are; where two would have one name, as its
+        first folder is.
 
     Raises:
         UserError: two runs have the same config and seed.
@@ -126,7 +110,7 @@ def group_runs(runs: Sequence[FinishedRun]) -> list[FinishedVariant]:
         names = [group[0].folder.name for group in groups]
     if len(set(names)) < len(names):
         names = [str(group[0].folder) for group in groups]
-    return [FinishedVariant(name, tuple(g)) for name, g in zip(names, groups, strict=True)]
+    return dict(zip(names, groups, strict=True))
 
 
 def _require_new_seed(group: Sequence[FinishedRun], run: FinishedRun) -> None:

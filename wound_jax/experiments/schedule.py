@@ -1,133 +1,123 @@
-"""What a comparison still has to train, in which order, and what is said meanwhile.
+"""Schedule of an experiment: what is missing is trained, or goes on from where it stands.
 
-Finished runs are left as they are, broken ones go on. The seeds of a variant that stand at one step
-train together; a seed that is alone at its step, or whose common program failed, trains by itself.
-With early stopping every seed has an end of its own, and with shuffled velocities cells of its own,
-so there all train one by one.
+The seeds of a variant that stand at one step train together, in one program; a seed that is alone
+at its step, or whose common program failed, trains by itself. With early stopping every seed has an
+end of its own, and with shuffled velocities cells of its own, so there all train one by one. Every
+run gets its own folder, as if `wound_jax.train` had made it, so that each can be resumed, evaluated
+and predicted with by itself.
 """
 
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from wound_jax.config import RunConfig
 from wound_jax.data.cells import PreparedData
-from wound_jax.data.source import describe_source
-from wound_jax.data.splits import split_table
-from wound_jax.data.strata import plan_strata
-from wound_jax.devices.mesh import make_devices
 from wound_jax.errors import UserError
-from wound_jax.experiments.agreement import between_data, require_agreement
-from wound_jax.experiments.shared_cells import SharedCells, cells_key
-from wound_jax.experiments.training import step_of, train_job
-from wound_jax.experiments.variants import PlannedVariant, folder_of, is_finished
-from wound_jax.models.build import model_dims
-from wound_jax.models.functional import abstract_model
+from wound_jax.experiments.cells import SharedCells, cells_key
+from wound_jax.experiments.plan import PlannedVariant, folder_of
 from wound_jax.training import provenance
-from wound_jax.training.loop import require_validation
-from wound_jax.training.setup import build_objective
+from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.log import Journal
+from wound_jax.training.loop import Loop, drive
+from wound_jax.training.run_record import add_seconds, record_start
+from wound_jax.training.seeds import SeedsJournal, SeedsRun
+from wound_jax.training.setup import Run
 
 
 class Schedule:
-    """The runs that are missing.
+    """The runs of all variants and folds, in turn.
 
     Args:
-        variants: all variants.
-        together: whether the seeds of a variant train in one program.
+        variants: of all folds.
+        is_done: whether a run is left as it is.
+        finish: what is done with a run that was trained, for `is_done` to hold from then on.
+        together: whether the seeds of a variant may train in one program.
         progress_bar: whether to draw one while a program trains.
 
     Attributes:
         failures: one line for each run that could not be trained to its end.
     """
 
-    def __init__(self, variants: Sequence[PlannedVariant], *, together: bool, progress_bar: bool):
+    def __init__(
+        self,
+        variants: Sequence[PlannedVariant],
+        is_done: Callable[[RunConfig], bool],
+        finish: Callable[[RunConfig, SharedCells], object],
+        *,
+        together: bool,
+        progress_bar: bool,
+    ):
         self.failures: list[str] = []
-        self._variants = variants
-        self._together = together
-        self._progress_bar = progress_bar
-        self._cells = SharedCells()
+        self._is_done, self._finish = is_done, finish
+        self._together, self._progress_bar = together, progress_bar
         self._total = sum(len(variant.runs) for variant in variants)
-        self._left = sum(len(_missing(variant)) for variant in variants)
-        # Seconds of each run that was trained here, evaluation included.
+        self._left = sum(len(self.missing(variant)) for variant in variants)
+        self._place = 0
+        # Seconds of each run that was trained here, up to its end.
         self._seconds: list[float] = []
 
-    def check(self, allowed: Collection[str]) -> list[str]:
-        """Prepares the cells of what is missing and builds every model, before anything trains.
+    def missing(self, variant: PlannedVariant) -> list[RunConfig]:
+        """The runs of a variant that are not done."""
+        return [config for config in variant.runs.values() if not self._is_done(config)]
+
+    def drop(self, variants: Sequence[PlannedVariant]) -> None:
+        """Counts out variants that are not trained after all."""
+        self._total -= sum(len(variant.runs) for variant in variants)
+        self._left -= sum(len(self.missing(variant)) for variant in variants)
+
+    def train(self, variant: PlannedVariant, cells: SharedCells) -> None:
+        """Trains every run of a variant that is not done; failures are noted.
 
         Args:
-            allowed: in what the cells may differ (`wound_jax.experiments.agreement`).
-
-        Returns:
-            One line for each allowed difference.
+            variant: one of the schedule's.
+            cells: of its fold.
 
         Raises:
-            UserError: a variant cannot be trained or scored, a broken run was trained on other
-                cells, or the variants cannot be compared.
+            KeyboardInterrupt: Ctrl-C; all runs can be resumed.
         """
-        sides: list[tuple[str, PreparedData]] = []
-        for variant in self._variants:
-            missing = _missing(variant)
-            if not missing:
-                continue
-            data = self._cells.of(missing[0])
-            if not sides:
-                _say(f"data: {describe_source(missing[0].data)}")
-                _say(split_table(data.split, data.cells.annotations))
-            _check(missing[0], data)
-            for config in missing:
-                if (folder_of(config) / "provenance.json").is_file():
-                    own = self._cells.of(config)
-                    provenance.require_same_data(folder_of(config), own.fingerprint)
-            sides.append((variant.name, data))
-        return require_agreement(sides, between_data, allowed) if sides else []
+        missing = self.missing(variant)
+        finished = len(variant.runs) - len(missing)
+        if finished:
+            say(f"{variant.name}: {finished} of {len(variant.runs)} seeds finished before")
+        self._place += finished
+        for job in jobs(missing, together=self._together):
+            self._place += len(job)
+            self._train(variant.name, job, cells, _span(self._place, len(job)))
 
-    def run(self) -> None:
-        """Trains and evaluates every run that is not finished; failures are noted and left out."""
-        place = 0
-        for variant in self._variants:
-            missing = _missing(variant)
-            finished = len(variant.runs) - len(missing)
-            if finished:
-                _say(f"{variant.name}: {finished} of {len(variant.runs)} seeds finished before")
-            place += finished
-            for job in jobs(missing, together=self._together):
-                place += len(job)
-                self._train(variant.name, job, f"[{_span(place, len(job))}/{self._total}]")
-
-    def _train(self, name: str, job: Sequence[RunConfig], place: str) -> None:
+    def _train(self, name: str, job: Sequence[RunConfig], cells: SharedCells, place: str) -> None:
         seeds = ", ".join(str(config.seed) for config in job)
         step = step_of(job[0])
-        _say(
-            f"{place} {name}: seed{'s' if len(job) > 1 else ''} {seeds}"
+        say(
+            f"[{place}/{self._total}] {name}: seed{'s' if len(job) > 1 else ''} {seeds}"
             f"{' together' if len(job) > 1 else ''}{f', from step {step}' if step else ''}"
         )
         start = time.perf_counter()
         try:
-            train_job(job, self._cells, progress_bar=self._progress_bar)
+            train_job(job, cells.of(job[0]), progress_bar=self._progress_bar)
+            for config in job:
+                self._finish(config, cells)
         except UserError as e:
             if len(job) == 1:
                 self._left -= 1
                 self.failures.append(f"{name}, seed {seeds} failed: {e}")
-                _say(self.failures[-1])
+                say(self.failures[-1])
                 return
-            _say(f"{name}: together they failed: {e}\nso each of these seeds goes on alone")
+            say(f"{name}: together they failed: {e}\nso each of these seeds goes on alone")
             for config in job:
-                self._train(name, [config], place)
+                self._train(name, [config], cells, place)
             return
         self._left -= len(job)
         self._seconds += [(time.perf_counter() - start) / len(job)] * len(job)
-        _say(f"    {_duration(self._seconds[-1])} a run{self._time_left()}")
+        say(f"    {_duration(self._seconds[-1])} a run{self._time_left()}")
 
     def _time_left(self) -> str:
         if not self._left:
             return ""
         seconds = self._left * sum(self._seconds) / len(self._seconds)
         return f"; {self._left} runs left, about {_duration(seconds)}"
-
-
-def _missing(variant: PlannedVariant) -> list[RunConfig]:
-    """The runs of a variant that are not finished."""
-    return [config for config in variant.runs.values() if not is_finished(folder_of(config))]
 
 
 def jobs(missing: Sequence[RunConfig], *, together: bool) -> list[list[RunConfig]]:
@@ -148,14 +138,81 @@ def jobs(missing: Sequence[RunConfig], *, together: bool) -> list[list[RunConfig
     return list(by_step.values())
 
 
-def _check(config: RunConfig, data: PreparedData) -> None:
-    """What would otherwise end a run only when its turn comes."""
-    plan_strata(data, config.evaluation, "test")
-    require_validation(config.training, bool(data.groups("val")[0]))
-    training = config.training
-    devices = make_devices(training.devices, training.batch_size, training.accumulate)
-    graphdef, _ = abstract_model(config.model, model_dims(data.spec))
-    build_objective(config, graphdef, devices)
+def step_of(config: RunConfig) -> int:
+    """The step from which a run would go on; 0 where it has not begun."""
+    if not (folder_of(config) / "checkpoints" / "last").is_dir():
+        return 0
+    with Checkpoints(folder_of(config), create=False) as checkpoints:
+        return checkpoints.step("last") if checkpoints.has("last") else 0
+
+
+def train_job(job: Sequence[RunConfig], data: PreparedData, *, progress_bar: bool) -> None:
+    """Trains runs of one variant from where they stand to their end, without evaluating them.
+
+    Args:
+        job: configs that differ in seed and folder alone; several train in one program, and stand
+            at one step.
+        data: their cells.
+        progress_bar: whether to draw one.
+
+    Raises:
+        UserError: a loss or a gradient is not finite.
+        KeyboardInterrupt: Ctrl-C; all runs can be resumed.
+    """
+    if len(job) == 1:
+        _train_alone(job[0], data, progress_bar)
+    else:
+        _train_together(job, data, progress_bar)
+
+
+def _train_alone(config: RunConfig, data: PreparedData, progress_bar: bool) -> None:
+    run = Run(config, data)
+    folder = _open(config, data, run)
+    loop = Loop(run, config.training, data.spec, folder, progress_bar=progress_bar)
+    with _timed([folder]):
+        loop.train(resume=True)
+
+
+def _train_together(job: Sequence[RunConfig], data: PreparedData, progress_bar: bool) -> None:
+    run = SeedsRun(job[0], [config.seed for config in job], data)
+    folders = [_open(config, data, run) for config in job]
+    journals = [
+        # One bar for all: they do their steps at once.
+        Journal(folder, data.spec, run.total_steps, progress_bar=progress_bar and i == 0)
+        for i, folder in enumerate(folders)
+    ]
+    with _timed(folders), SeedsJournal(journals, run.axis) as journal:
+        drive(run, job[0].training, journal, resume=True)
+
+
+def _open(config: RunConfig, data: PreparedData, run: Run | SeedsRun) -> Path:
+    """The folder of a run, with what is known before its first step, or the note that it goes on.
+
+    Where a run was broken before that was written, it starts anew.
+    """
+    folder = folder_of(config)
+    if (folder / "provenance.json").is_file():
+        provenance.resume(folder, run.devices.mesh.devices.flat)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        record_start(folder, config, data, run)
+    return folder
+
+
+@contextmanager
+def _timed(folders: Sequence[Path]) -> Iterator[None]:
+    """Adds the time to each run's own, shared out evenly, also where training is broken off."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        for folder in folders:
+            add_seconds(folder, (time.perf_counter() - start) / len(folders))
+
+
+def say(text: str) -> None:
+    """Tells the person at the keyboard how the experiment goes."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _span(last: int, n: int) -> str:
@@ -164,7 +221,3 @@ def _span(last: int, n: int) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,10 @@
-"""What two runs must share for their figures to mean the same: split, genes, scale.
+"""Cells of an experiment: prepared once for all runs that read the same, and comparable.
+
+Variants that read the same columns under the same split get the same arrays and one reference; a
+second preparation would cost minutes and memory. The reference (genes, components, baselines) takes
+the seed of the split, so that runs of different seeds are measured by one.
+
+Where runs read other cells, their figures mean the same if they share
 
     split    the same cells train, validate and test
     genes    predictions are scored in the same space, the same genes in the same order
@@ -7,6 +13,7 @@
 Anything else may differ; that is what a comparison is about.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -14,16 +21,66 @@ import numpy as np
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.cells import PreparedData
+from wound_jax.data.prepare import prepare
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import PARTS
 from wound_jax.errors import UserError
 from wound_jax.evaluation.files import Deltas
+from wound_jax.evaluation.reference import Yardstick, fit_yardstick
 from wound_jax.experiments.finished import FinishedRun
-from wound_jax.experiments.shared_cells import cells_key
+from wound_jax.experiments.spec import ASPECTS
 
-ASPECTS = ("split", "genes", "scale")
 # Means of real cells agree to the last digits of float32, whichever program computed them.
 _TOLERANCE = 1e-4
+# Keys of the velocity section that only the loss reads; any other one may decide the cells.
+_OF_THE_LOSS = {
+    "source", "weight", "warmup_steps", "min_confidence", "beta", "scale", "regularization_weight",
+    "relative_epsilon", "smallest_length",
+}  # fmt: skip
+
+
+def cells_key(config: RunConfig) -> str:
+    """What decides the prepared cells of a run, as text: equal for runs that can share them."""
+    velocity, model = config.velocity, config.model
+    parts: list[Any] = [
+        config.data.model_dump(mode="json"),
+        config.split.model_dump(mode="json"),
+        model.scalars.model_dump(mode="json"),
+        model.decoder.enable,
+        model.timepoint_embedding == "continuous",
+        velocity.model_dump(mode="json", exclude=_OF_THE_LOSS) if velocity.enable else None,
+        # The seed of a run decides of its cells nothing but that shuffle.
+        config.seed if velocity.enable and velocity.shuffle else None,
+    ]
+    return json.dumps(parts)
+
+
+class SharedCells:
+    """The cells of several runs and the references they are scored by, each made once."""
+
+    def __init__(self) -> None:
+        self._prepared: dict[str, PreparedData] = {}
+        self._references: dict[str, Yardstick] = {}
+
+    def of(self, config: RunConfig) -> PreparedData:
+        """The cells of a run.
+
+        Raises:
+            UserError: anything about them that does not fit the config.
+        """
+        key = cells_key(config)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(config)
+        return self._prepared[key]
+
+    def reference(self, config: RunConfig) -> Yardstick:
+        """What the predictions of a run are measured by."""
+        key = cells_key(config) + config.evaluation.model_dump_json()
+        if key not in self._references:
+            data = self.of(config)
+            self._references[key] = fit_yardstick(data, config.evaluation, config.split.seed)
+        return self._references[key]
+
 
 # (aspect, how two sides differ in it)
 Disagreement = tuple[str, str]

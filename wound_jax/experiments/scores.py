@@ -1,8 +1,8 @@
-"""Scores the seeds of a variant on the held-out cells of a fold, alone and as an ensemble.
+"""Scores of a fold: its variants, the baselines and the ceiling, on the same held-out strata.
 
-Each seed by itself; several seeds averaged cell by cell, as they are, with a share of linear
-rules, with what is learnt across genes beside these, with the zeros of counting; what is learnt
-across genes without a network; the baselines and the ceiling: all on the same strata.
+Of each variant every seed by itself, and all seeds averaged cell by cell: as they are, with a share
+of linear rules, with what is learnt across genes beside these, with the zeros of counting; and what
+is learnt across genes without a network.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""A whole comparison: its variants, the first of which the others are set beside.
+"""Rows of the tables of an experiment: plain mappings, one a line of a CSV file.
 
-Owns the rows of its tables, plain mappings that `comparison.json` and the CSV files hold alike, and
-what a reader must be warned of.
+Two views: variants side by side, the first of which the others are set beside, and the folds of a
+leave-one-out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from wound_jax.experiments.figures import VariantFigures, goodness, spread, variant_difference
+from wound_jax.evaluation.table import SHOWN_METRICS
+from wound_jax.experiments.figures import FoldFigures, VariantFigures, goodness, spread
 from wound_jax.experiments.finished import FinishedRun
+from wound_jax.experiments.scores import METRICS
 
 Row = dict[str, Any]
 # Below it the spread between seeds is hardly known.
@@ -18,7 +20,7 @@ FEW_SEEDS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class VariantTable:
     """Variants side by side.
 
     Attributes:
@@ -28,8 +30,8 @@ class Comparison:
     """
 
     name: str
-    variants: tuple[VariantFigures, ...]
-    notes: tuple[str, ...] = ()
+    variants: Sequence[VariantFigures]
+    notes: Sequence[str] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -42,19 +44,17 @@ class Comparison:
 
     def difference_rows(self) -> list[Row]:
         """One row a metric, variant and what it is set beside: its best baseline, the first."""
-        rows = []
-        for metric in self.metrics:
-            for one in self.variants:
-                rows += _difference_rows(one, self.variants[0], metric)
-        return rows
+        first = self.variants[0]
+        return [
+            row
+            for metric in self.metrics
+            for one in self.variants
+            for row in _difference_rows(one, first, metric)
+        ]
 
     def stratum_rows(self) -> list[Row]:
         """One row a variant, stratum and metric."""
         return [row for one in self.variants for row in _stratum_rows(one)]
-
-    def variant_rows(self) -> list[Row]:
-        """One row a variant: parameters, time, figures of the training."""
-        return [_variant_row(one) for one in self.variants]
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -73,7 +73,44 @@ class Comparison:
                 lines.append(
                     f"{one.name}: no intervals; its runs have no bootstrap draws of one kind."
                 )
-        return lines + _of_code(runs)
+        return lines + _code_warnings(runs)
+
+
+def method_rows(figures: FoldFigures) -> Iterator[Row]:
+    """One row for each metric and method, the figures of all folds."""
+    for metric in METRICS:
+        shown = metric in SHOWN_METRICS
+        best = figures.best_baseline(metric) if shown else None
+        for method in figures.methods:
+            low, high = figures.draws.interval(method, metric)
+            row = {
+                "method": method,
+                "metric": metric,
+                "value": figures.draws.figure(method, metric),
+                "low": low,
+                "high": high,
+                "sd_over_seeds": figures.seed_sd(method, metric),
+                "best_baseline": best,
+            }
+            if shown:
+                gap = figures.over(method, best, metric)
+                row |= {"difference": gap.value, "difference_low": gap.low}
+                row |= {"difference_high": gap.high}
+            yield row
+
+
+def fold_rows(figures: FoldFigures) -> Iterator[Row]:
+    """One row for each fold, method and metric."""
+    for fold in figures.folds:
+        ceiling = {"ceiling": fold.baselines["ceiling"]} if "ceiling" in fold.baselines else {}
+        for method, table in {**fold.methods(), **ceiling}.items():
+            for metric, value in table.items():
+                yield {
+                    figures.leave_out: fold.label,
+                    "method": method,
+                    "metric": metric,
+                    "value": value,
+                }
 
 
 def _summary_row(one: VariantFigures, metric: str) -> Row:
@@ -105,7 +142,7 @@ def _difference_rows(one: VariantFigures, first: VariantFigures, metric: str) ->
         gap = one.over_baseline(metric)._asdict()
         yield {**row, "kind": "baseline", "against": name, **gap, "seed_sd": None, "seeds": None}
     if one is not first:
-        gap = variant_difference(one, first, metric)
+        gap = one.over(first, metric)
         yield {
             **row,
             "kind": "variant",
@@ -147,18 +184,7 @@ def _stratum_rows(one: VariantFigures) -> Iterator[Row]:
             }
 
 
-def _variant_row(one: VariantFigures) -> Row:
-    row = {
-        "variant": one.name,
-        "seeds": list(one.of.seeds),
-        "trainable": one.parameters("trainable"),
-        "total": one.parameters("total"),
-        "seconds": one.seconds.mean,
-    }
-    return row | {name: one.training(name).mean for name in one.training_names}
-
-
-def _of_code(runs: Sequence[FinishedRun]) -> list[str]:
+def _code_warnings(runs: Sequence[FinishedRun]) -> list[str]:
     """Says so where runs were made by different code or versions."""
     found: dict[str, set[str]] = {}
     for run in runs:
