@@ -24,7 +24,8 @@ from wound_jax.config import RunConfig, load_config
 from wound_jax.data.prepare import prepare
 from wound_jax.devices import processes
 from wound_jax.devices.mesh import DATA_AXIS, make_devices, place
-from wound_jax.training.setup import Feed, Run
+from wound_jax.training.batch import Feed
+from wound_jax.training.setup import Run
 
 SMALL = (
     "data.source=synthetic",
@@ -86,7 +87,7 @@ def _step(arguments: argparse.Namespace) -> list[dict]:
 def _round(run: Run, config: RunConfig) -> Callable[[], tuple[float, float]]:
     """A function that trains for some steps and returns the seconds, and those of the CPU."""
     at_once = config.training.steps_per_dispatch
-    plans = run.plans.epoch(0).batches(config.training.batch_size)
+    plans = run.epoch(0)
     many = [plans[i % len(plans)] for i in range(STEPS_A_ROUND)]
     state = run.state
 
@@ -95,10 +96,10 @@ def _round(run: Run, config: RunConfig) -> Callable[[], tuple[float, float]]:
         start, cpu = time.perf_counter(), time.process_time()
         for i in range(0, STEPS_A_ROUND, at_once):
             if at_once > 1:
-                batches = run.batches(many[i : i + at_once])
-                state, metrics = run.steps(state, run.feed.store, batches)
+                batches = run.feed.batches(many[i : i + at_once])
+                state, metrics = run.steps(state, run.feed.cells, batches)
             else:
-                state, metrics = run.step(state, run.feed.store, run.feed.batch(many[i]))
+                state, metrics = run.step(state, run.feed.cells, run.feed.batch(many[i]))
         jax.block_until_ready((state, metrics))
         return time.perf_counter() - start, time.process_time() - cpu
 
@@ -107,9 +108,9 @@ def _round(run: Run, config: RunConfig) -> Callable[[], tuple[float, float]]:
 
 def _of_program(run: Run, config: RunConfig, feed: Feed) -> dict[str, Any]:
     """What the compiled step says of itself."""
-    (plan, *_) = run.plans.epoch(0).batches(config.training.batch_size)
+    (plan, *_) = run.epoch(0)
     step: Any = run.step
-    compiled = step.lower(run.state, feed.store, feed.batch(plan)).compile()
+    compiled = step.lower(run.state, feed.cells, feed.batch(plan)).compile()
     trainable = sum(leaf.nbytes for leaf in jax.tree.leaves(run.state.trainable))
     return {
         "devices": run.devices.count,

@@ -85,7 +85,7 @@ def temporary_bytes(accumulate: int) -> int:
     )
     (plan, *_) = run.plans.epoch(0).batches(8)
     step: Any = run.step
-    compiled = step.lower(run.state, run.feed.store, run.feed.batch(plan)).compile()
+    compiled = step.lower(run.state, run.feed.cells, run.feed.batch(plan)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

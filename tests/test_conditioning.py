@@ -1,4 +1,4 @@
-"""Days and scalar features act, an unseen day can be asked for, the weight starts as told."""
+"""Timepoints and scalars act, an unseen timepoint can be asked for, the weight starts as told."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from wound_jax.config.schema import ModelConfig, ScalarConfig
 from wound_jax.data.scalars import fit_scalars, read_scalars
-from wound_jax.data.timepoints import day_of, days_of, require_days
+from wound_jax.data.timepoints import require_times, time_of
 from wound_jax.errors import UserError
 from wound_jax.models.functional import init_model, predict
 from wound_jax.models.set_transformer import ModelDims, SetInputs
@@ -24,7 +24,7 @@ def _config(time: Any = "none", scalars: bool = False) -> ModelConfig:
     )  # fmt: skip
 
 
-def _inputs(code: int = 0, day: float = 10.0, scalars=None) -> SetInputs:
+def _inputs(code: int = 0, time: float = 10.0, scalars=None) -> SetInputs:
     control = np.random.default_rng(0).normal(size=(1, 4, 6))
     return SetInputs(
         control=jnp.asarray(control, jnp.float32),
@@ -32,26 +32,26 @@ def _inputs(code: int = 0, day: float = 10.0, scalars=None) -> SetInputs:
         perturbation=jnp.zeros(1, int),
         timepoint=jnp.array([code]),
         replicate=jnp.zeros((1, 4), int),
-        day=jnp.array([day], jnp.float32),
+        time=jnp.array([time], jnp.float32),
         scalars=scalars,
     )
 
 
 @pytest.mark.parametrize(
-    ("label", "day"),
+    ("label", "time"),
     [("day10", 10.0), ("D19", 19.0), ("14 dpi", 14.0), ("1.5h", 1.5), ("E15.5", 15.5)],
 )
-def test_a_label_names_its_day(label, day):
-    assert day_of(label) == day
+def test_a_label_names_its_time(label, time):
+    assert time_of(label) == time
 
 
-def test_labels_without_one_number_name_no_day():
-    assert np.isnan(days_of(np.array(["early", "day10to14", ""], dtype=object))).all()
-    with pytest.raises(UserError, match=r"'early' names no single day; rename them \(day10\)"):
-        require_days(["day10", "early"])
+def test_labels_without_one_number_name_no_time():
+    assert all(np.isnan(time_of(label)) for label in ("early", "day10to14", ""))
+    with pytest.raises(UserError, match=r"'early' names no single time; rename them \(day10\)"):
+        require_times(["day10", "early"])
 
 
-def test_a_day_acts_by_its_code_or_by_its_number():
+def test_a_timepoint_acts_by_its_code_or_by_its_number():
     by_code = init_model(_config("categorical"), DIMS, 0)
     by_number = init_model(_config("continuous"), DIMS, 0)
 
@@ -60,26 +60,26 @@ def test_a_day_acts_by_its_code_or_by_its_number():
         return np.asarray(predict(graphdef, parameters, _inputs(**kwargs)).cells)
 
     assert not np.allclose(predicted(by_code, code=0), predicted(by_code, code=1))
-    np.testing.assert_array_equal(predicted(by_code, day=10), predicted(by_code, day=14))
-    assert not np.allclose(predicted(by_number, day=10), predicted(by_number, day=14))
+    np.testing.assert_array_equal(predicted(by_code, time=10), predicted(by_code, time=14))
+    assert not np.allclose(predicted(by_number, time=10), predicted(by_number, time=14))
     np.testing.assert_array_equal(predicted(by_number, code=0), predicted(by_number, code=-1))
 
 
-def test_an_unseen_day_lies_between_its_neighbours():
-    """Sinusoids vary smoothly with the day, so a day between two others is predicted near them."""
+def test_an_unseen_time_lies_between_its_neighbours():
+    """Sinusoids vary smoothly with time, so one between two others is predicted near them."""
     graphdef, parameters = init_model(_config("continuous"), DIMS, 0)
     at = {
-        day: np.asarray(predict(graphdef, parameters, _inputs(day=day)).cells)
-        for day in (10, 10.25, 10.5, 19)
+        time: np.asarray(predict(graphdef, parameters, _inputs(time=time)).cells)
+        for time in (10, 10.25, 10.5, 19)
     }
     near, far = np.abs(at[10.25] - at[10]).max(), np.abs(at[19] - at[10]).max()
     assert 0 < near < np.abs(at[10.5] - at[10]).max() < far
 
 
-def test_an_unseen_category_is_the_mean_day():
+def test_an_unseen_category_is_the_mean_timepoint():
     graphdef, parameters = init_model(_config("categorical"), DIMS, 0)
     table = parameters["timepoint_embedding.table"]
-    # All days the mean day: then a day's code no longer matters.
+    # All timepoints the mean one: then a code no longer matters.
     same = {**parameters, "timepoint_embedding.table": jnp.tile(table.mean(0), (3, 1))}
     unseen = predict(graphdef, parameters, _inputs(code=-1)).cells
     np.testing.assert_allclose(predict(graphdef, same, _inputs(code=2)).cells, unseen, atol=1e-6)

@@ -77,7 +77,7 @@ def test_no_collective_inside_any_loop_of_a_whole_training_step():
     run = tiny_run.new_run("loss.name=sinkhorn", "velocity.enable=true", "training.devices=2")
     batch = run.feed.batch(tiny_run.plans(run, 1)[0])
     step: Any = run.step
-    text = str(step.lower(run.state, run.feed.store, batch).compile().as_text())
+    text = str(step.lower(run.state, run.feed.cells, batch).compile().as_text())
     assert len(loops(text)) > 4
     assert "all-reduce" in text
     assert not talking(text)

@@ -124,7 +124,7 @@ def test_two_devices_and_parts_of_batches_at_once():
     still = ("model.dropout=0", "training.devices=2")
     run = tiny_run.new_run(*still, "training.accumulate=2")
     plans = tiny_run.plans(run, 3)
-    state, metrics = run.steps(run.state, run.feed.store, run.batches(plans))
+    state, metrics = run.steps(run.state, run.feed.cells, run.feed.batches(plans))
     expected, one_by_one = tiny_run.steps(tiny_run.new_run(*still), 3)
     for i, one in enumerate(one_by_one):
         for name, value in one.items():
@@ -137,12 +137,12 @@ def test_two_devices_and_parts_of_batches_at_once():
 def test_seeds_that_train_together_take_several_steps_too(devices):
     config = tiny_run.config(f"training.devices={devices}")
     run = SeedsRun(config, (1, 2), tiny_run.data())
-    plans = run.plans.epoch(0).batches(tiny_run.BATCH)[:2]
+    plans = run.epoch(0)[:2]
     state, one_by_one = copy.deepcopy(run.state), []
     for plan in plans:
-        state, metrics = run.step(state, run.feed.store, run.feed.batch(plan))
+        state, metrics = run.step(state, run.feed.cells, run.feed.batch(plan))
         one_by_one.append(metrics)
-    at_once, metrics = run.steps(run.state, run.feed.store, run.batches(plans))
+    at_once, metrics = run.steps(run.state, run.feed.cells, run.feed.batches(plans))
     for i, one in enumerate(one_by_one):
         for name, value in one.items():
             np.testing.assert_allclose(metrics[name][i], value, rtol=1e-5, err_msg=name)

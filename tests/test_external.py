@@ -9,7 +9,6 @@ import pytest
 import scipy.sparse as sp
 from tiny import dense, tiny_adata, tiny_config, write
 
-from wound_jax.data.cells import plan_group
 from wound_jax.data.groups import Group
 from wound_jax.data.prepare import prepare, read_external
 from wound_jax.errors import UserError
@@ -52,8 +51,9 @@ def test_another_file_is_matched_by_name(path, tmp_path):
     assert found[0].fingerprint == found[1].fingerprint
     groups, orphans = found[0].groups("test")
     assert (len(groups), orphans) == (4, [])
-    days = [plan_group(group, data.spec).timepoint for group in groups]
-    assert days == [0, -1, 0, -1], "d3 was not in training"
+    codes = [data.spec.codes(group) for group in groups]
+    assert [code.timepoint for code in codes] == [0, -1, 0, -1], "d3 was not in training"
+    assert [code.time for code in codes] == [1.0, 3.0, 1.0, 3.0]
     assert found[0].split.shared_controls("test") == 0
 
 
@@ -79,4 +79,4 @@ def test_a_group_of_a_condition_unknown_to_the_model_has_no_code(path):
     spec = prepare(tiny_config(path)).spec
     nobody = np.zeros(0, dtype=int)
     with pytest.raises(UserError, match=r"'scald'.*Known: burn, sham"):
-        plan_group(Group("B cell", "d1", "scald", nobody, nobody), spec)
+        spec.codes(Group("B cell", "d1", "scald", nobody, nobody))

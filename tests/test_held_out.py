@@ -103,9 +103,7 @@ def test_groups_of_one_stratum_are_scored_together_and_the_rest_is_listed(paired
 def test_predictions_stand_in_the_order_of_the_controls(paired):
     data = paired
     strata, _ = plan_strata(data, load_config(None, CONFIG).evaluation, "test")
-    for stratum, cells in zip(
-        strata, predict_strata(Identity(), data.spec, data.cells, strata), strict=True
-    ):
+    for stratum, cells in zip(strata, predict_strata(Identity(), data.cells, strata), strict=True):
         np.testing.assert_array_equal(cells, data.cells.expression[stratum.controls])
 
 

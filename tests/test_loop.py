@@ -236,7 +236,7 @@ def test_validation_metrics_weigh_every_cell_equally(tmp_path):
     config, data = tiny_run.config(), tiny_run.data()
     plans = data.plan_builder("val", config.data, config.seed).fixed().batches(tiny_run.BATCH)
     cells = [int(plan.target_mask.sum()) for plan in plans[: config.training.val_batches]]
-    losses = [run.evaluate(run.state.parameters, run.feed.store, b)[0] for b in run.validation]
+    losses = [run.evaluate(run.state.parameters, run.feed.cells, b)[0] for b in run.validation]
     assert len(cells) == len(losses) > 1
     for name in found:
         expected = np.average([float(loss[name]) for loss in losses], weights=cells)
@@ -246,7 +246,7 @@ def test_validation_metrics_weigh_every_cell_equally(tmp_path):
 def test_cells_on_the_host_train_as_cells_on_the_device():
     resident, of_resident = tiny_run.steps(fresh(), 4)
     run = fresh("data.location=host")
-    assert run.feed.store is None
+    assert run.feed.cells is None
     state, metrics = tiny_run.steps(run, 4)
     for found, expected in zip(metrics, of_resident, strict=True):
         for name, value in expected.items():

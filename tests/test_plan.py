@@ -1,4 +1,7 @@
+import copy
+import dataclasses
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,12 +12,13 @@ from tiny import tiny_labels, tiny_obs
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group, control_pairs, make_groups, require_controls
 from wound_jax.data.seeding import Use, stream
-from wound_jax.data.sets import PlanBuilder, PlannedGroup, SetPlan, prediction_sets
+from wound_jax.data.sets import PlanBuilder, SetPlan, prediction_plan
+from wound_jax.data.spec import Codes
 from wound_jax.errors import UserError
 
 MATCHES = ((), ("cell_type",), ("cell_type", "timepoint"), ("timepoint", "replicate"))
 CONTROL = "ctrl"
-COLUMNS = ("control", "control_mask", "target", "target_mask", "perturbation", "timepoint")
+COLUMNS = tuple(field.name for field in dataclasses.fields(SetPlan))
 
 
 @st.composite
@@ -28,6 +32,12 @@ def annotations(draw) -> Annotations:
     return Annotations(np.arange(n), condition, *labels)
 
 
+def numbered(groups: list[Group]) -> Callable[[Group], Codes]:
+    """Codes by the place of a treated group; those of the control for all others."""
+    of = {group: Codes(1 + i, i, 0.5 * i) for i, group in enumerate(groups)}
+    return lambda group: of.get(group, Codes(0, -1, -0.5))
+
+
 @st.composite
 def builders(draw, **options) -> tuple[PlanBuilder, list[Group], Annotations, tuple[str, ...]]:
     """A plan builder over the groups that have controls."""
@@ -38,8 +48,9 @@ def builders(draw, **options) -> tuple[PlanBuilder, list[Group], Annotations, tu
     pairs = control_pairs(cells, controls, match_on)
     drawn = {name: draw(strategy) for name, strategy in options.items()}
     builder = PlanBuilder(
-        [PlannedGroup(group, 1 + i, i) for i, group in enumerate(groups)],
-        [PlannedGroup(group, 0, -1) for group in pairs],
+        groups,
+        pairs,
+        codes=numbered(groups),
         cell_set_len=draw(st.integers(2, 9)),
         seed=draw(st.integers(-(2**40), 2**40)),
         **drawn,
@@ -88,10 +99,9 @@ def test_controls_agree_on_the_labels_and_are_drawn_without_replacement(built):
 
 @given(builders(resample=st.booleans(), control_fraction=st.sampled_from([0.0, 0.3])))
 def test_a_plan_is_a_pure_function_of_seed_and_epoch(built):
-    builder = built[0]
+    builder, again = built[0], copy.deepcopy(built[0])
     first, fixed = builder.epoch(3), builder.fixed()
     builder.epoch(4)
-    again = PlanBuilder(**vars(builder))
     assert same(again.epoch(3), first)
     assert same(again.fixed(), fixed)
 
@@ -104,8 +114,8 @@ def test_shapes_and_types_are_constant(built, epoch):
         wide, flat = (len(plan), builder.cell_set_len), (len(plan),)
         shapes = [getattr(plan, name).shape for name in COLUMNS]
         dtypes = [getattr(plan, name).dtype for name in COLUMNS]
-        assert shapes == [wide, wide, wide, wide, flat, flat]
-        assert dtypes == [np.int32, bool, np.int32, bool, np.int32, np.int32]
+        assert shapes == [wide, wide, wide, wide, flat, flat, flat]
+        assert dtypes == [np.int32, bool, np.int32, bool, np.int32, np.int32, np.float32]
         assert (plan.control_mask.any(1) & plan.target_mask.any(1)).all()
 
 
@@ -157,9 +167,8 @@ def real_builder(**options) -> PlanBuilder:
     controls = np.flatnonzero(cells.condition == "sham")
     match_on = ("cell_type", "timepoint")
     groups, _ = make_groups(cells, np.flatnonzero(cells.condition == "burn"), controls, match_on)
-    pairs = [PlannedGroup(g, 0, 0) for g in control_pairs(cells, controls, match_on)]
-    planned = [PlannedGroup(group, 1 + i, 0) for i, group in enumerate(groups)]
-    return PlanBuilder(planned, pairs, **{"cell_set_len": 16, "seed": 0, **options})
+    pairs, codes = control_pairs(cells, controls, match_on), numbered(groups)
+    return PlanBuilder(groups, pairs, codes=codes, **{"cell_set_len": 16, "seed": 0, **options})
 
 
 def partition(plan: SetPlan) -> set[frozenset[int]]:
@@ -219,7 +228,7 @@ def test_batches_share_the_sets_evenly_and_are_filled_up_with_empty_ones(size):
 
 
 def test_no_group_gives_a_plan_without_sets():
-    plan = PlanBuilder([], cell_set_len=4, seed=0).epoch(0)
+    plan = PlanBuilder([], codes=numbered([]), cell_set_len=4, seed=0).epoch(0)
     assert len(plan) == 0
     assert plan.control.shape == (0, 4)
     assert plan.batches(3) == []
@@ -227,13 +236,20 @@ def test_no_group_gives_a_plan_without_sets():
 
 @given(st.integers(0, 70), st.integers(1, 16), st.integers())
 def test_prediction_sets_hold_each_control_cell_once(n, length, seed):
-    controls = np.arange(100, 100 + n)
-    index, mask = prediction_sets(controls, length, seed)
+    nobody, controls = np.zeros(0, dtype=int), np.arange(100, 100 + n)
+    group, codes = Group("T cell", "d1", "x", nobody, controls), Codes(3, -1, 1.0)
+    plan, place = prediction_plan(group, codes, length, seed)
+    index, mask = plan.control, plan.control_mask
     assert index.dtype == np.int32
-    assert index.shape == mask.shape == (max(1, -(-n // length)), length)
+    assert index.shape == mask.shape == place.shape == (max(1, -(-n // length)), length)
     assert sorted(index[mask]) == list(controls)
     assert (index[~mask] == 0).all()
-    assert np.array_equal(prediction_sets(controls, length, seed)[0], index)
+    assert np.array_equal(controls[place[mask]], index[mask])
+    assert plan.target.shape == plan.target_mask.shape == (len(plan), 0)
+    for name, code in codes._asdict().items():
+        assert (getattr(plan, name) == code).all()
+        assert getattr(plan, name).dtype == (np.float32 if name == "time" else np.int32)
+    assert same(prediction_plan(group, codes, length, seed)[0], plan)
 
 
 def test_groups_without_controls_are_set_apart_and_named():

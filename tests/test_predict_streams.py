@@ -14,12 +14,17 @@ from tiny import dense
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.data import source
+from wound_jax.data.annotations import Annotations, read_annotations
+from wound_jax.data.cells import Cells
+from wound_jax.data.groups import Group
 from wound_jax.data.store.convert import convert
 from wound_jax.errors import UserError
 from wound_jax.prediction import blocks as model_rows
 from wound_jax.prediction import files as prediction
 from wound_jax.prediction.loaded_run import LoadedRun
-from wound_jax.prediction.network import ModelCells, Request
+
+NOBODY = np.zeros(0, dtype=int)
+SET_COLUMNS = ["cell_types_simple_short", "timepoint"]
 
 
 @pytest.fixture(autouse=True)
@@ -67,20 +72,19 @@ def test_from_disk_to_disk_as_in_memory(name, with_controls, tmp_path, monkeypat
 
 
 def test_the_predictions_are_those_of_the_model_on_all_cells_at_once(tmp_path, monkeypatch):
-    """Truth from the predictor itself: one request a type and day, on the matrix as it is."""
+    """Truth from the predictor itself: one group a type and timepoint, on the matrix as it is."""
     run, cells = loaded(), shrunk_runs.cells()
     tables_on_disk(monkeypatch)
     found = predicted(run, written(tmp_path), tmp_path / "out.h5ad")
     controls = cells[cells.obs["condition"] == "Sham"]
     features, labels = dense(controls.X).astype(np.float32), pd.DataFrame(controls.obs)
     replicates = run.spec.replicates.encode(labels["mouse_id"].astype(str).to_numpy())
-    code = run.spec.perturbations.names.index("Burn")
-    of_set = labels.groupby(["cell_types_simple_short", "timepoint"], observed=True)
+    given = Cells(read_annotations(labels, run.config.data), features, replicates)
+    of_set = labels.groupby(SET_COLUMNS, observed=True)
     for places in of_set.indices.values():
-        day = str(labels["timepoint"].iloc[places[0]])
-        timepoint = int(run.spec.timepoints.encode(np.array([day]))[0])
-        request = Request(places, code, timepoint)
-        (expected,) = run.predictor.predict(ModelCells(features, replicates), [request])
+        cell_type, timepoint = labels[SET_COLUMNS].iloc[places[0]].astype(str)
+        group = Group(cell_type, timepoint, "Burn", NOBODY, places)
+        (expected,) = run.predictor.predict(given, [group])
         np.testing.assert_allclose(dense(found.X)[places], expected, atol=1e-6)
 
 
@@ -89,13 +93,15 @@ def test_batches_are_few_and_of_one_shape(tmp_path):
     run = shrunk_runs.loaded("tiny")
     rng = np.random.default_rng(0)
     features = rng.normal(size=(300, run.spec.input_width)).astype(np.float32)
-    replicates = np.zeros(300, np.int32)
-    requests = [Request(part, 0, 0) for part in np.array_split(np.arange(300), 41)]
+    labels = Annotations(*[np.full(300, "", object)] * 5)
+    cells = Cells(labels, features, np.zeros(300, np.int32))
+    parts = np.array_split(np.arange(300), 41)
+    groups = [Group("", "", "Burn", NOBODY, part) for part in parts]
     predictor: Any = run.predictor
     compiled = predictor._run
     before = compiled._cache_size()
-    parts = list(predictor.stream(ModelCells(features, replicates), requests))
-    assert [owner for owner, _, _ in parts] == list(range(41))
+    found = list(predictor.stream(cells, groups))
+    assert [owner for owner, _, _ in found] == list(range(41))
     assert compiled._cache_size() - before <= 1
 
 

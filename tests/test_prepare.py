@@ -14,7 +14,7 @@ from wound_jax.data.prepare import PreparedData, prepare, resplit
 from wound_jax.data.source import layer_names, matrix, open_source, read_parts
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
-from wound_jax.training.batch import gather, gather_on_host, index_batch, make_store
+from wound_jax.training.batch import gather
 
 TINY: Any = tiny_adata()
 COUNTS: dict[str, Any] = {"input": "layers/counts", "preprocess": "log1p_cp10k"}
@@ -254,9 +254,10 @@ def test_a_batch_is_the_same_from_the_device_and_from_the_host(decoder, path):
     config = tiny_config(path, input="obsm/emb", decoder=decoder)
     data = prepare(config)
     plan = data.plan_builder("train", config.data, seed=0).epoch(0).batches(5)[-1]
-    store, batch = make_store(data, decoder=decoder), index_batch(plan)
-    on_host = gather_on_host(store, batch)
-    on_device = jax.jit(gather)(jax.device_put(store), jax.device_put(batch))
+    on_host = gather(data.cells, plan)
+    placed = jax.device_put(data.cells)
+    assert placed.annotations is data.cells.annotations
+    on_device = jax.jit(gather)(placed, jax.device_put(plan))
     assert jax.tree.structure(on_host) == jax.tree.structure(on_device)
     for a, b in zip(jax.tree.leaves(on_host), jax.tree.leaves(on_device), strict=True):
         assert np.array_equal(a, b)

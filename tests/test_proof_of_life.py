@@ -40,8 +40,8 @@ def _steps(config):
     run = Run(config, prepare(config))
     before = jax.device_get(run.state)
     state, logged = run.state, []
-    for batch in run.plans.epoch(0).batches(config.training.batch_size)[:STEPS]:
-        state, metrics = run.step(state, run.feed.store, run.feed.batch(batch))
+    for batch in run.epoch(0)[:STEPS]:
+        state, metrics = run.step(state, run.feed.cells, run.feed.batch(batch))
         logged.append(jax.device_get(metrics))
     return run, before, jax.device_get(state), logged
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tiny_run
 
+from wound_jax.data.sets import SetPlan
 from wound_jax.errors import UserError
-from wound_jax.training.batch import IndexBatch
 from wound_jax.training.checkpoint import Checkpoints
-from wound_jax.training.log import Journal, read_metrics
+from wound_jax.training.log import TrainingLog, read_metrics
 from wound_jax.training.loop import Loop, drive
-from wound_jax.training.seeds import SeedsJournal, SeedsRun, with_seed
+from wound_jax.training.seeds import SeedsLog, SeedsRun, with_seed
 from wound_jax.training.setup import Run
 
 N_STEPS = 7
@@ -57,16 +57,16 @@ def new_run(seeds, *overrides: str) -> SeedsRun:
     """Seeds at their first step; runs of the same seeds share what is compiled."""
     assembled, state = _assembled(seeds, *overrides)
     run = copy.copy(assembled)
-    run.state = jax.device_put(state, run.axis.states)
+    run.state = jax.device_put(state, run.placement)
     return run
 
 
 def train_together(folders: list[Path], seeds, *overrides: str, run=None, resume=False) -> SeedsRun:
     config, data = settings(*overrides)
     run = run or new_run(seeds, *overrides)
-    journals = [Journal(f, data.spec, run.total_steps, progress_bar=False) for f in folders]
-    with SeedsJournal(journals, run.axis) as journal:
-        drive(run, config.training, journal, resume=resume)
+    logs = [TrainingLog(f, data.spec, run.total_steps, progress_bar=False) for f in folders]
+    with SeedsLog(logs, run) as log:
+        drive(run, config.training, log, resume=resume)
     return run
 
 
@@ -128,8 +128,7 @@ def test_each_seed_gets_the_batches_it_would_get_alone():
         alone = Run(with_seed(config, seed), data)
         assert together.batches_per_epoch == alone.batches_per_epoch
         for epoch in (0, 2):
-            batches = alone.plans.epoch(epoch).batches(config.training.batch_size)
-            found = together.plans.epoch(epoch).batches(config.training.batch_size)
+            batches, found = alone.epoch(epoch), together.epoch(epoch)
             assert len(found) == len(batches) > 1
             for plans, plan in zip(found, batches, strict=True):
                 placed = jax.tree.map(lambda leaf, i=i: leaf[i], together.feed.batch(plans))
@@ -142,15 +141,15 @@ def test_each_seed_gets_the_batches_it_would_get_alone():
 def test_seeds_are_divided_over_devices_where_these_divide_them(n, over_devices):
     config, data = settings("training.devices=2")
     run = SeedsRun(config, range(n), data)
-    assert run.axis.over_devices == over_devices
+    assert run.over_devices == over_devices
     leaf = jax.tree.leaves(run.state.trainable)[0]
     assert {s.data.shape[0] for s in leaf.addressable_shards} == {n // 2 if over_devices else n}
-    batch = run.feed.batch(run.plans.epoch(0).batches(tiny_run.BATCH)[0])
-    assert isinstance(batch, IndexBatch)
+    batch = run.feed.batch(run.epoch(0)[0])
+    assert isinstance(batch, SetPlan)
     n_sets = tiny_run.BATCH if over_devices else tiny_run.BATCH // 2
     shapes = {s.data.shape[:2] for s in batch.control.addressable_shards}
     assert shapes == {(n // 2 if over_devices else n, n_sets)}
-    for i, tree in enumerate(run.axis.divide(run.state.trainable)):
+    for i, tree in enumerate(run.divide(run.state.trainable)):
         for path, value in tree.items():
             np.testing.assert_array_equal(value, run.state.trainable[path][i])
 

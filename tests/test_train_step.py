@@ -48,7 +48,7 @@ def test_the_step_compiles_once():
     tiny_run.steps(again, 2)
     assert run.step._cache_size() == 1
     for batch in run.validation:
-        run.evaluate(tiny_run.new_run().state.parameters, run.feed.store, batch)
+        run.evaluate(tiny_run.new_run().state.parameters, run.feed.cells, batch)
     assert len(run.validation) > 1
     assert run.evaluate._cache_size() == 1
 
@@ -76,7 +76,7 @@ def test_the_loss_falls():
     (plan,), state, losses = tiny_run.plans(run, 1), run.state, []
     batch = run.feed.batch(plan)
     for _ in range(50):
-        state, metrics = run.step(state, run.feed.store, batch)
+        state, metrics = run.step(state, run.feed.cells, batch)
         losses.append(metrics["loss"])
     assert float(losses[-1]) < 0.7 * float(losses[0])
 
@@ -202,6 +202,6 @@ def test_more_devices_than_there_are():
 
 def test_a_batch_of_positions_needs_the_cells():
     run = tiny_run.new_run()
-    with pytest.raises(TypeError, match="needs a cell store"):
+    with pytest.raises(TypeError, match="needs the cells"):
         run.step(run.state, None, run.feed.batch(tiny_run.plans(run, 1)[0]))
     assert not run.state.step.is_deleted()

@@ -78,7 +78,7 @@ def plans(run: Run, n: int) -> list[SetPlan]:
     """The plans of the first n training batches, epoch after epoch."""
     found: list[SetPlan] = []
     for epoch in range(-(-n // run.batches_per_epoch)):
-        found += run.plans.epoch(epoch).batches(BATCH)
+        found += run.epoch(epoch)
     return found[:n]
 
 
@@ -86,7 +86,7 @@ def steps(run: Run, n: int) -> tuple[TrainState, list[dict]]:
     """The first n training steps: the state after them, and the metrics of each."""
     state, metrics = run.state, []
     for plan in plans(run, n):
-        state, found = run.step(state, run.feed.store, run.feed.batch(plan))
+        state, found = run.step(state, run.feed.cells, run.feed.batch(plan))
         metrics.append(found)
     return state, jax.device_get(metrics)
 

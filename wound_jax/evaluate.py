@@ -78,7 +78,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax.data.prepare import prepare, read_external, resplit
-    from wound_jax.data.timepoints import require_days
+    from wound_jax.data.timepoints import require_times
     from wound_jax.devices.compilation import use_compilation_cache
     from wound_jax.evaluation.files import write_report
     from wound_jax.evaluation.reference import fit_yardstick
@@ -98,7 +98,7 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     if arguments.input:
         data = read_external(arguments.input, config.data, loaded.spec, missing=arguments.missing)
         if config.model.timepoint_embedding == "continuous":
-            require_days(data.cells.annotations.timepoint)
+            require_times(data.cells.annotations.timepoint)
     outcome = evaluate(
         loaded.predictor,
         data,

@@ -64,16 +64,15 @@ def time_seeds(
         data: the cells.
         steps: how many steps to average over, after the first.
     """
-    size = config.training.batch_size
-    alone = tuple(_time(Run(with_seed(config, seed), data), size, steps) for seed in seeds)
-    return SeedTiming(alone, _time(SeedsRun(config, seeds, data), size, steps))
+    alone = tuple(_time(Run(with_seed(config, seed), data), steps) for seed in seeds)
+    return SeedTiming(alone, _time(SeedsRun(config, seeds, data), steps))
 
 
-def _time(run: Trainable, batch_size: int, steps: int) -> Timing:
-    plan = run.plans.epoch(0).batches(batch_size)
+def _time(run: Trainable, steps: int) -> Timing:
+    plans = run.epoch(0)
     state, ends = run.state, [time.perf_counter()]
     for k in range(steps + 1):
-        state, metrics = run.step(state, run.feed.store, run.feed.batch(plan[k % len(plan)]))
+        state, metrics = run.step(state, run.feed.cells, run.feed.batch(plans[k % len(plans)]))
         if k in (0, steps):
             jax.block_until_ready((state, metrics))
             ends.append(time.perf_counter())

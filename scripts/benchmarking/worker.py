@@ -43,7 +43,7 @@ def answer(figures: dict[str, Any]) -> None:
 
 
 class Quiet:
-    """A journal for `wound_jax.training.loop.drive`: metrics are fetched, nothing is written."""
+    """A log for `wound_jax.training.loop.drive`: metrics are fetched, nothing is written."""
 
     def __init__(self) -> None:
         self._pending: list[dict] = []
@@ -89,7 +89,7 @@ class Bench:
         self.run = Run(self.config, self.data)
         # Validation and what is saved then belong to no step.
         self.run.validation = []
-        plan = self.run.plans.epoch(0).batches(self.config.training.batch_size)[0]
+        plan = self.run.epoch(0)[0]
         self.batch: Any = self.run.feed.batch(plan)
         self._alone(1)
 
@@ -132,7 +132,7 @@ class Bench:
         run = self._fresh()
         state, start = run.state, time.perf_counter()
         for _ in range(steps):
-            state, metrics = run.step(state, run.feed.store, self.batch)
+            state, metrics = run.step(state, run.feed.cells, self.batch)
             jax.block_until_ready(metrics)
         jax.block_until_ready(state)
         return (time.perf_counter() - start) / steps
@@ -165,7 +165,7 @@ class Bench:
         run, config = self.run, self.config
         objective = build_objective(config, run.model.graphdef, run.devices)
         _, step = make_step(config, run.model, objective, run.total_steps, run.devices)
-        lowered = jax.jit(partial(step, seed=0)).lower(run.state, run.feed.store, self.batch)
+        lowered = jax.jit(partial(step, seed=0)).lower(run.state, run.feed.cells, self.batch)
         cost: Any = lowered.cost_analysis()
         return float((cost[0] if isinstance(cost, list) else cost)["flops"])
 
@@ -177,8 +177,8 @@ class Bench:
         from wound_jax.training.setup import build_objective
 
         loss = build_objective(self.config, self.run.model.graphdef, self.run.devices).loss
-        store: Any = self.run.feed.store
-        sets = gather(store, self.batch)
+        cells: Any = self.run.feed.cells
+        sets = gather(cells, self.batch)
         masks = (sets.inputs.mask, sets.target_mask)
         gradient = jax.jit(jax.grad(lambda x: loss(x, sets.target, *masks).value.sum()))
         return best(lambda: gradient(sets.inputs.control), 5)

@@ -1,49 +1,51 @@
-"""Prepared cells: what a model sees of them, their split, and their digest."""
+"""Cells as a model sees them, their split, and their digest."""
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import jax
 import numpy as np
+from jaxtyping import Float, Int
 
+from wound_jax.arrays import HostOrDevice
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group, control_pairs, make_groups, require_controls
-from wound_jax.data.sets import PlanBuilder, PlannedGroup
+from wound_jax.data.sets import PlanBuilder
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import DiskRows, Rows
-from wound_jax.data.timepoints import days_of
 from wound_jax.data.velocity.contract import VelocityData
-from wound_jax.errors import unknown_name
 
 # Labels joined at a time.
 _LABELS = 100_000
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class CellTable:
-    """All cells of a data set, as a model sees them.
+class Cells:
+    """Cells as a model sees them, on the host or, as a tree of arrays, on devices.
 
     Attributes:
-        annotations: their labels.
-        features: float32 `[cells, features]`, the model's input and output space; rows on disk
-            where the run trains from a store.
-        genes: float32 `[cells, genes]`, expression where the features are an embedding; None where
-            the features are the expression, or where none is at hand.
-        scalars: float32 `[cells, scalars]`, standardised; None where the model has none.
+        annotations: their labels; on the host wherever the arrays are.
+        features: float32, the model's input and output space; rows on disk stay on the host.
+        replicate: int32 code of each cell's replicate, -1 where unseen in training.
+        genes: float32 expression where the features are an embedding; None where the features are
+            the expression, or where none is at hand.
+        scalars: float32, standardised; None where the model has none.
+        velocity: in the basis of the features, where the run asks for it.
+        velocity_of: whose velocities a batch takes, "control" or "target".
     """
 
-    annotations: Annotations
-    features: Rows
-    genes: np.ndarray | None
-    scalars: np.ndarray | None = None
-
-    @property
-    def days(self) -> np.ndarray:
-        """The day of each cell, float32 `[cells]`; NaN where its timepoint names none."""
-        return days_of(self.annotations.timepoint)
+    annotations: Annotations = field(metadata={"static": True})
+    features: Float[HostOrDevice, "table dims"] | DiskRows
+    replicate: Int[HostOrDevice, "table"]
+    genes: Float[HostOrDevice, "table genes"] | None = None
+    scalars: Float[HostOrDevice, "table scalars"] | None = None
+    velocity: VelocityData | None = None
+    velocity_of: str = field(default="target", metadata={"static": True})
 
     @property
     def on_disk(self) -> bool:
@@ -66,15 +68,13 @@ class PreparedData:
         spec: what is stored with the model.
         match_on: labels on which controls agree.
         fingerprint: digest of the cells.
-        velocity: velocities in the basis of the features, where the run asks for them.
     """
 
-    cells: CellTable
+    cells: Cells
     split: Split
     spec: DataSpec
     match_on: tuple[str, ...]
     fingerprint: str
-    velocity: VelocityData | None = None
 
     def groups(self, part: str) -> tuple[list[Group], list[Group]]:
         """The treated groups of a part of the split: those with controls and those without.
@@ -98,11 +98,9 @@ class PreparedData:
         fraction = config.control_fraction if part == "train" else 0.0
         controls = self.split.controls[part] if fraction else np.zeros(0, dtype=int)
         return PlanBuilder(
-            [plan_group(group, self.spec) for group in self.groups(part)[0]],
-            [
-                plan_group(group, self.spec)
-                for group in control_pairs(self.cells.annotations, controls, self.match_on)
-            ],
+            self.groups(part)[0],
+            control_pairs(self.cells.annotations, controls, self.match_on),
+            codes=self.spec.codes,
             cell_set_len=config.cell_set_len,
             resample=config.short_sets == "resample",
             control_fraction=fraction,
@@ -114,35 +112,18 @@ class PreparedData:
         return len(np.intersect1d(self.split.treated["train"], other.split.treated[part]))
 
 
-def plan_group(group: Group, spec: DataSpec) -> PlannedGroup:
-    """A group with the codes of a model's vocabularies.
-
-    Raises:
-        UserError: the model was not trained on the group's condition.
-    """
-    if group.condition not in spec.perturbations:
-        raise unknown_name("condition of treated cells", group.condition, spec.perturbations.names)
-    return PlannedGroup(
-        group=group,
-        perturbation=int(spec.perturbations.encode(np.array([group.condition]))[0]),
-        timepoint=int(spec.timepoints.encode(np.array([group.timepoint]))[0]),
-    )
-
-
 def match_labels(data: DataConfig) -> tuple[str, ...]:
     """The labels controls must agree on, without a timepoint that the data do not have."""
     has_timepoint = data.timepoint_col is not None
     return tuple(name for name in data.match_on if name != "timepoint" or has_timepoint)
 
 
-def fingerprint(
-    cells: CellTable, genes: Sequence[str], velocity: VelocityData | None = None
-) -> str:
+def fingerprint(cells: Cells, genes: Sequence[str]) -> str:
     """A digest of the labels, gene names, values and velocities of all cells, in their order.
 
     How a matrix was stored, sparse or dense, makes no difference.
     """
-    digest = CellDigest(cells.annotations, genes)
+    digest, velocity = CellDigest(cells.annotations, genes), cells.velocity
     drift = (velocity.velocity, velocity.confidence) if velocity is not None else ()
     for values in (cells.features, cells.genes, cells.scalars, *drift):
         if values is not None:

@@ -1,10 +1,9 @@
-"""From a config to cells that can be trained on.
+"""Prepared cells: from a config to cells that can be trained on, or from a file to cells to score.
 
-Order: open the source, read the labels, split, fit the preprocessing on training cells, bring all
-cells to it, group. A training store (`data.location: disk`) has been brought there already.
-Nothing below this module sees the config as a whole.
-
-Cells of another file, brought to a trained model's genes and scale by name.
+Order: open the source, read the labels, split, fit the spec on training cells, bring all cells to
+it. A training store (`data.location: disk`) has been brought there already; the cells of another
+file are brought to a trained model's genes and scale by name. Nothing below this module sees the
+config as a whole.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ import pandas as pd
 from wound_jax.config.activity import require_data_source
 from wound_jax.config.schema import DataConfig, RunConfig, SplitConfig
 from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
-from wound_jax.data.cells import CellTable, PreparedData, fingerprint, match_labels
+from wound_jax.data.cells import Cells, PreparedData, fingerprint, match_labels
 from wound_jax.data.fit import fit_spec, require_counts
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import (
@@ -32,7 +31,7 @@ from wound_jax.data.source import (
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store.prepare import prepare_store
-from wound_jax.data.timepoints import require_days
+from wound_jax.data.timepoints import require_times
 from wound_jax.data.velocity.contract import velocity_keys
 from wound_jax.data.velocity.of_run import refuse_leak, run_velocity
 from wound_jax.devices.zero_copy import as_aligned
@@ -62,14 +61,14 @@ def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
         spec = fit_spec(adata, annotations, split, config)
         require_counts(spec, config.prediction)
     if config.model.timepoint_embedding == "continuous":
-        require_days(annotations.timepoint)
-    cells = cell_table(adata, annotations, spec, data.genes)
-    velocity = None
+        require_times(annotations.timepoint)
+    cells = bring_cells(adata, annotations, spec, data.genes)
     if config.velocity.enable:
         velocity = run_velocity(adata, annotations, spec, config.velocity, config.seed)
         refuse_leak(adata, velocity, split)
-    digest = fingerprint(cells, spec.genes, velocity)
-    return PreparedData(cells, split, spec, match_labels(data), digest, velocity)
+        cells = dataclasses.replace(cells, velocity=velocity)
+    digest = fingerprint(cells, spec.genes)
+    return PreparedData(cells, split, spec, match_labels(data), digest)
 
 
 def _matrices(config: RunConfig) -> set[str]:
@@ -100,52 +99,41 @@ def resplit(data: PreparedData, config: SplitConfig) -> PreparedData:
     return dataclasses.replace(data, split=split)
 
 
-def cell_table(
+def bring_cells(
     adata: ad.AnnData,
     annotations: Annotations,
     spec: DataSpec,
     genes: str,
     *,
     missing: str = "error",
-    expression: bool = True,
-) -> CellTable:
-    """Cells as a model sees them; the arguments are those of `apply_spec`, and their labels."""
-    features, beside = apply_spec(adata, spec, genes, missing=missing, expression=expression)
-    scalars = read_scalars(cast(pd.DataFrame, adata.obs), spec.scalars)
-    return CellTable(annotations, features, beside, scalars)
-
-
-def apply_spec(
-    adata: ad.AnnData,
-    spec: DataSpec,
-    genes: str,
-    *,
-    missing: str = "error",
-    expression: bool = True,
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> Cells:
     """Brings cells to a model's features and genes.
 
     Args:
         adata: the cells.
-        spec: the model's genes and scale.
+        annotations: their labels.
+        spec: the model's genes, scale and vocabularies.
         genes: matrix key of the expression, for a model of an embedding with a gene decoder.
         missing: "error", or "zero" to fill absent genes with zeros.
-        expression: whether the expression beside an embedding is wanted.
-
-    Returns:
-        `CellTable.features` and `CellTable.genes`.
 
     Raises:
         UserError: genes are missing, the scale is another, or an embedding has another width.
     """
-    values, names = matrix(adata, spec.input), list(adata.var_names)
+    values, names, beside = matrix(adata, spec.input), list(adata.var_names), None
     if spec.gene_input:
-        return spec.preprocessing.apply(values, names, missing=missing)[0], None
-    require_width(values, spec)
-    beside = None
-    if spec.genes and expression:
-        beside, _ = spec.preprocessing.apply(matrix(adata, genes), names, missing=missing)
-    return embedding(values, spec.input), beside
+        features, _ = spec.preprocessing.apply(values, names, missing=missing)
+    else:
+        require_width(values, spec)
+        if spec.genes:
+            beside, _ = spec.preprocessing.apply(matrix(adata, genes), names, missing=missing)
+        features = embedding(values, spec.input)
+    return Cells(
+        annotations,
+        features,
+        spec.replicates.encode(annotations.replicate),
+        genes=beside,
+        scalars=read_scalars(cast(pd.DataFrame, adata.obs), spec.scalars),
+    )
 
 
 def require_width(values: Any, spec: DataSpec) -> None:
@@ -193,7 +181,7 @@ def read_external(
     adata, annotations = labelled_cells(whole, config, strict=False)
     require_control(annotations, spec.control)
     _require_known(set(annotations.condition), spec)
-    cells = cell_table(adata, annotations, spec, config.genes, missing=missing)
+    cells = bring_cells(adata, annotations, spec, config.genes, missing=missing)
     treated = annotations.condition != spec.control
     nobody = np.zeros(0, dtype=int)
     split = Split(

@@ -1,11 +1,12 @@
-"""Labels as codes: the ordered names a model was trained with, stored with it.
+"""Spec: what a trained model must know of its data to meet other cells; stored with checkpoints.
 
-What a trained model needs to know of its data to meet other cells; stored with checkpoints.
+Genes and their scale, and vocabularies: the ordered labels that training showed to the model.
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.scalars import ScalarColumn
+from wound_jax.data.timepoints import time_of
+from wound_jax.errors import unknown_name
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,20 @@ class Vocabulary:
         code = {name: i for i, name in enumerate(self.names)}
         present, inverse = np.unique(labels.astype(str), return_inverse=True)
         return np.array([code.get(name, -1) for name in present], dtype=np.int32)[inverse]
+
+
+class Codes(NamedTuple):
+    """What a model is told of a group beside its cells.
+
+    Attributes:
+        perturbation: code of the condition.
+        timepoint: code of the timepoint, -1 where unseen in training.
+        time: the timepoint in days, NaN where its label names none.
+    """
+
+    perturbation: int
+    timepoint: int
+    time: float
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,21 @@ class DataSpec:
         """The model's genes, in order."""
         return self.preprocessing.genes
 
+    def codes(self, group: Group) -> Codes:
+        """The codes of a group.
+
+        Raises:
+            UserError: the model was not trained on the group's condition.
+        """
+        condition, known = group.condition, self.perturbations
+        if condition not in known:
+            raise unknown_name("condition of treated cells", condition, known.names)
+        return Codes(
+            int(known.encode(np.array([condition]))[0]),
+            int(self.timepoints.encode(np.array([group.timepoint]))[0]),
+            time_of(group.timepoint),
+        )
+
     def to_json(self) -> dict:
         """The spec as plain JSON values."""
         return dataclasses.asdict(self)
@@ -99,8 +131,8 @@ def vocabularies(
 ) -> dict[str, Vocabulary]:
     """The vocabularies of a spec: labels that training sets show to the model, and no others.
 
-    A label that only cells outside those sets carry (the day of shared controls, in a split by
-    day) would get a code whose embedding nothing trains; it is unseen instead.
+    A label that only cells outside those sets carry (the timepoint of shared controls, in a split
+    by timepoint) would get a code whose embedding nothing trains; it is unseen instead.
 
     Args:
         annotations: labels of all cells.

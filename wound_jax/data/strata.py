@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from wound_jax.config.schema import EvaluationConfig
-from wound_jax.data.cells import CellTable, PreparedData
+from wound_jax.data.cells import Cells, PreparedData
 from wound_jax.data.groups import Group, timepoint_or_none
 from wound_jax.data.splits import PARTS
 from wound_jax.errors import UserError
@@ -150,7 +150,7 @@ class PlannedStratum:
         )
         return dataclasses.replace(self, groups=groups)
 
-    def cells(self, table: CellTable) -> Stratum:
+    def cells(self, table: Cells) -> Stratum:
         """The stratum with its cells."""
         controls, targets = self.controls, self.targets
         return Stratum(

@@ -20,10 +20,10 @@ from wound_jax.experiments.cells import SharedCells, cells_key
 from wound_jax.experiments.plan import PlannedVariant, folder_of
 from wound_jax.training import provenance
 from wound_jax.training.checkpoint import Checkpoints
-from wound_jax.training.log import Journal
+from wound_jax.training.log import TrainingLog
 from wound_jax.training.loop import Loop, drive
 from wound_jax.training.run_record import add_seconds, record_start
-from wound_jax.training.seeds import SeedsJournal, SeedsRun
+from wound_jax.training.seeds import SeedsLog, SeedsRun
 from wound_jax.training.setup import Run
 
 
@@ -176,13 +176,13 @@ def _train_alone(config: RunConfig, data: PreparedData, progress_bar: bool) -> N
 def _train_together(job: Sequence[RunConfig], data: PreparedData, progress_bar: bool) -> None:
     run = SeedsRun(job[0], [config.seed for config in job], data)
     folders = [_open(config, data, run) for config in job]
-    journals = [
+    logs = [
         # One bar for all: they do their steps at once.
-        Journal(folder, data.spec, run.total_steps, progress_bar=progress_bar and i == 0)
+        TrainingLog(folder, data.spec, run.total_steps, progress_bar=progress_bar and i == 0)
         for i, folder in enumerate(folders)
     ]
-    with _timed(folders), SeedsJournal(journals, run.axis) as journal:
-        drive(run, job[0].training, journal, resume=True)
+    with _timed(folders), SeedsLog(logs, run) as log:
+        drive(run, job[0].training, log, resume=True)
 
 
 def _open(config: RunConfig, data: PreparedData, run: Run | SeedsRun) -> Path:

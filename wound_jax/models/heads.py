@@ -1,13 +1,12 @@
-"""What a set transformer may be told of a set's day and of its cells, beside their features.
+"""Encoders of what a set transformer is told beside expression, and the gene decoder behind it.
 
-categorical day   one learned vector a day; an unseen day gets their mean
-continuous day    linear map of [sin(2 pi t / P), cos(2 pi t / P)] for periods P of 2 to 256
-                  days (as positions in Vaswani et al. 2017), so that an unseen day can be asked
-scalars           weight * linear map of standardised scalars of each control cell
-
-The gene decoder: from a cell's embedding to its expression, non-negative.
-
-[Linear, LayerNorm, GELU, Dropout] for each hidden width, then Linear and ReLU (arc-state 0.11).
+categorical timepoint   one learned vector each; an unseen one gets their mean
+continuous timepoint    linear map of [sin(2 pi t / P), cos(2 pi t / P)] for periods P of 2 to 256
+                        days (as positions in Vaswani et al. 2017), so that an unseen one can be
+                        asked for
+scalars                 weight * linear map of standardised scalars of each control cell
+gene decoder            [Linear, LayerNorm, GELU, Dropout] for each hidden width, then Linear and
+                        ReLU (arc-state 0.11): from an embedding to expression, non-negative
 """
 
 import itertools
@@ -23,16 +22,16 @@ from wound_jax.models.layers import dropout, linear
 _PERIODS = 16
 
 
-class DayEncoder(nnx.Module):
-    """Sinusoids of the day, mapped to the hidden width."""
+class TimepointEncoder(nnx.Module):
+    """Sinusoids of a time in days, mapped to the hidden width."""
 
     def __init__(self, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.map = linear(2 * _PERIODS, hidden, dtype=dtype, rngs=rngs)
 
-    def __call__(self, day: Float[Array, "sets"]) -> Float[Array, "sets hidden"]:
-        """The vector of each day (days after injury)."""
+    def __call__(self, time: Float[Array, "sets"]) -> Float[Array, "sets hidden"]:
+        """The vector of each timepoint (days after injury)."""
         periods = 2.0 ** jnp.linspace(1.0, 8.0, _PERIODS)
-        angle = 2 * jnp.pi * day[:, None] / periods
+        angle = 2 * jnp.pi * time[:, None] / periods
         return self.map(jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1))
 
 

@@ -1,7 +1,7 @@
 """The set transformer: a set of control cells in, the set of cells after the perturbation out.
 
 `h = backbone(perturbation_encoder(p) + control_encoder(c) + embeddings)`, then by `residual`
-    output   prediction = c + project_out(h)                 a shift of each control cell
+    output   prediction = c + project_out(h)                 a displacement of each cell
     hidden   prediction = project_out(h + control_encoder(c))  the published form for genes
     none     prediction = project_out(h)
 (State Transition model, Adduri et al. 2025). The only cell-to-cell path is attention without
@@ -20,7 +20,7 @@ from wound_jax.arrays import CellFeatures, CellGenes, HostOrDevice, Scalar
 from wound_jax.config.schema import ModelConfig
 from wound_jax.models.backbones import backbone_family
 from wound_jax.models.backbones.base import Backbone
-from wound_jax.models.heads import DayEncoder, GeneDecoder, ScalarEncoder
+from wound_jax.models.heads import GeneDecoder, ScalarEncoder, TimepointEncoder
 from wound_jax.models.layers import Embedding, MultilayerPerceptron, linear
 from wound_jax.models.lora import attach_adapters
 
@@ -57,9 +57,9 @@ class SetInputs:
         control: features of the control cells.
         mask: which of them are real.
         perturbation: code of the condition to predict.
-        timepoint: code of the day, -1 where unseen in training.
+        timepoint: code of the timepoint, -1 where unseen in training.
         replicate: code of each control cell's replicate, -1 where unseen in training.
-        day: the day as a number; NaN where the timepoint names none.
+        time: the timepoint in days; NaN where its label names none.
         scalars: scalar features of the control cells, standardised.
     """
 
@@ -68,7 +68,7 @@ class SetInputs:
     perturbation: Int[HostOrDevice, "sets"]
     timepoint: Int[HostOrDevice, "sets"]
     replicate: Int[HostOrDevice, "sets cells"]
-    day: Float[HostOrDevice, "sets"] | None = None
+    time: Float[HostOrDevice, "sets"] | None = None
     scalars: Float[HostOrDevice, "sets cells scalars"] | None = None
 
 
@@ -104,7 +104,7 @@ class SetTransformer(nnx.Module):
         if config.timepoint_embedding == "categorical":
             self.timepoint_embedding = Embedding(dims.timepoints, hidden, rngs=rngs)
         if config.timepoint_embedding == "continuous":
-            self.timepoint_embedding = DayEncoder(hidden, dtype=dtype, rngs=rngs)
+            self.timepoint_embedding = TimepointEncoder(hidden, dtype=dtype, rngs=rngs)
         if config.scalars.enable:
             weight = config.scalars.initial_weight
             self.scalar_encoder = ScalarEncoder(
@@ -155,7 +155,7 @@ class SetTransformer(nnx.Module):
         if self.time == "categorical":
             x = x + self.timepoint_embedding(inputs.timepoint)[:, None, :]
         if self.time == "continuous":
-            x = x + self.timepoint_embedding(_given(inputs.day, "day"))[:, None, :]
+            x = x + self.timepoint_embedding(_given(inputs.time, "time"))[:, None, :]
         if self.use_scalars:
             x = x + self.scalar_encoder(_given(inputs.scalars, "scalars"))
         if self.batch_embedding:

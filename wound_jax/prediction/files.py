@@ -6,9 +6,9 @@ the network (`wound_jax.prediction.calibration.apply`); 4. the output file, in t
 input, under another name until it is whole.
 """
 
+import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from wound_jax.data.annotations import Annotations, excluded, read_annotations
-from wound_jax.data.cells import match_labels
+from wound_jax.data.cells import Cells, match_labels
 from wound_jax.data.groups import make_groups
 from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr, write_dense
 from wound_jax.data.preprocess import Preprocessing
@@ -25,31 +25,11 @@ from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import is_store, open_h5ad, read_labels, row_blocks
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.store.rows import Rows, Table
-from wound_jax.data.timepoints import day_of, require_days
+from wound_jax.data.timepoints import require_times
 from wound_jax.errors import UserError
 from wound_jax.prediction.blocks import Scratch, expression_of, features_of, features_of_store
 from wound_jax.prediction.calibration.apply import AfterNetwork
 from wound_jax.prediction.loaded_run import LoadedRun
-from wound_jax.prediction.network import ModelCells, Request
-
-
-@dataclass(frozen=True, eq=False)
-class ControlCells:
-    """The control cells of a file.
-
-    Attributes:
-        positions: where they are in the file, ascending.
-        obs: their columns.
-        labels: the same by role.
-        features: what the model reads, float32 `[cells, features]`.
-        expression: the cells themselves in the model's output space; None where not wanted.
-    """
-
-    positions: np.ndarray
-    obs: pd.DataFrame
-    labels: Annotations
-    features: Rows
-    expression: Rows | None
 
 
 def predict_file(
@@ -82,16 +62,15 @@ def predict_file(
     scratch = Scratch(output.parent, progress)
     after = AfterNetwork.of(run, perturbation)
     wanted = with_controls or after.needs_expression
-    cells = _control_cells(run, path, scratch, with_expression=wanted, missing=missing)
-    seen = _seen(cells.labels, run.spec)
+    cells, obs = _control_cells(run, path, scratch, with_expression=wanted, missing=missing)
+    seen = _seen(cells.annotations, run.spec)
     predicted = _predict_all(run, cells, perturbation, scratch)
     tables: list[Rows] = [predicted]
-    if cells.expression is not None:
-        if after.needs_expression:
-            after.apply(run.config.data, cells.labels, cells.expression, predicted)
-        if with_controls:
-            tables.append(cells.expression)
-    obs = _obs(run, cells.obs, seen, perturbation, with_controls)
+    if after.needs_expression:
+        after.apply(run.config.data, cells.annotations, cells.expression, predicted)
+    if with_controls:
+        tables.append(cells.expression)
+    obs = _obs(run, obs, seen, perturbation, with_controls)
     with replacing(output) as part:
         _write(part, run, obs, tables, perturbation)
     return len(obs), predicted.shape[1]
@@ -99,25 +78,27 @@ def predict_file(
 
 def _control_cells(
     run: LoadedRun, path: str, scratch: Scratch, *, with_expression: bool, missing: str
-) -> ControlCells:
-    spec, data = run.spec, run.config.data
+) -> tuple[Cells, pd.DataFrame]:
+    """The control cells of a file as the model sees them, and their columns."""
+    spec = run.spec
     with open_h5ad(path) as file:
-        obs, genes = read_labels(file)
+        obs, names = read_labels(file)
         positions, labels = _controls(run, obs, path)
         if run.config.model.timepoint_embedding == "continuous":
-            require_days(labels.timepoint)
-        expression = None
+            require_times(labels.timepoint)
+        genes = None
         if is_store(file):
             features = features_of_store(path, spec, positions)
         else:
             features = features_of(file, spec, positions, scratch, missing=missing)
         if spec.gene_input:
-            _warn_of_missing(spec.preprocessing, genes)
-        if with_expression and (spec.gene_input or not spec.genes):
-            expression = features
-        elif with_expression:
-            expression = expression_of(file, spec, data.genes, positions, scratch, missing=missing)
-    return ControlCells(positions, obs.iloc[positions], labels, features, expression)
+            _warn_of_missing(spec.preprocessing, names)
+        elif with_expression and spec.genes:
+            key = run.config.data.genes
+            genes = expression_of(file, spec, key, positions, scratch, missing=missing)
+    obs = obs.iloc[positions]
+    replicate, scalars = spec.replicates.encode(labels.replicate), read_scalars(obs, spec.scalars)
+    return Cells(labels, features, replicate, genes, scalars), obs
 
 
 def _controls(run: LoadedRun, obs: pd.DataFrame, path: str) -> tuple[np.ndarray, Annotations]:
@@ -137,28 +118,21 @@ def _controls(run: LoadedRun, obs: pd.DataFrame, path: str) -> tuple[np.ndarray,
     return kept[controls], labels.take(controls)
 
 
-def _predict_all(run: LoadedRun, cells: ControlCells, perturbation: str, scratch: Scratch) -> Table:
+def _predict_all(run: LoadedRun, cells: Cells, perturbation: str, scratch: Scratch) -> Table:
     """Predicted cells in the order of the controls, set by set of one type and timepoint."""
-    spec, everyone = run.spec, np.arange(len(cells.labels))
-    groups, _ = make_groups(cells.labels, everyone, everyone, match_labels(run.config.data))
-    code = int(spec.perturbations.encode(np.array([perturbation]))[0])
-    days = spec.timepoints.encode(np.array([group.timepoint for group in groups]))
-    requests = [
-        Request(group.targets, code, int(day), day_of(group.timepoint))
-        for group, day in zip(groups, days, strict=True)
+    spec, labels = run.spec, cells.annotations
+    everyone, match_on = np.arange(len(labels)), match_labels(run.config.data)
+    groups = [
+        dataclasses.replace(group, condition=perturbation, controls=group.targets)
+        for group in make_groups(labels, everyone, everyone, match_on)[0]
     ]
-    given = ModelCells(
-        cells.features,
-        spec.replicates.encode(cells.labels.replicate),
-        read_scalars(cells.obs, spec.scalars),
-    )
     out = scratch.table(len(everyone), len(spec.genes) or spec.input_width)
     begun = np.zeros(len(everyone), dtype=bool)
-    stream = run.predictor.stream(given, requests)
+    stream = run.predictor.stream(cells, groups)
     total = run.predictor.passes * len(everyone)
     with tqdm(total=total, desc="predicting", unit="cell", disable=not scratch.progress) as bar:
         for owner, places, predicted in stream:
-            rows = requests[owner].controls[places]
+            rows = groups[owner].controls[places]
             # An ensemble comes member by member, each its share of the mean.
             out[rows] = predicted + out[rows] if begun[rows].all() else predicted
             begun[rows] = True

@@ -1,10 +1,4 @@
-"""A run on disk: where it is made, and how a finished one is opened again.
-
-config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
-
-An ensemble is the folder of a run without training: in place of checkpoints it holds ensemble.json,
-which names the runs whose predictions are averaged.
-"""
+"""Loaded run: a finished run, or an ensemble of some, opened to predict with."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -104,6 +98,7 @@ def _open_network(
     return NetworkPredictor(
         graphdef,
         parameters,
+        codes=spec.codes,
         cell_set_len=config.data.cell_set_len,
         batch_size=config.training.batch_size,
         seed=config.seed,

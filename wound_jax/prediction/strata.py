@@ -12,26 +12,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from wound_jax.data.cells import CellTable, PreparedData, plan_group
-from wound_jax.data.spec import DataSpec
+from wound_jax.data.cells import Cells, PreparedData
 from wound_jax.data.strata import PlannedStratum
-from wound_jax.data.timepoints import day_of
-from wound_jax.prediction.network import ModelCells, Predictor, Request
+from wound_jax.prediction.network import Predictor
 
 
 def predict_strata(
-    predictor: Predictor, spec: DataSpec, table: CellTable, strata: Sequence[PlannedStratum]
+    predictor: Predictor, cells: Cells, strata: Sequence[PlannedStratum]
 ) -> list[np.ndarray]:
     """Predicts all control cells of each stratum, rows in the order of `controls`."""
-    replicates = spec.replicates.encode(table.annotations.replicate)
     groups = [group for stratum in strata for group in stratum.groups]
-    planned = [plan_group(group, spec) for group in groups]
-    requests = [
-        Request(p.group.controls, p.perturbation, p.timepoint, day_of(p.group.timepoint))
-        for p in planned
-    ]
-    cells = ModelCells(table.features, replicates, table.scalars)
-    predicted = iter(predictor.predict(cells, requests))
+    predicted = iter(predictor.predict(cells, groups))
     return [np.concatenate([next(predicted) for _ in stratum.groups]) for stratum in strata]
 
 
@@ -43,7 +34,7 @@ def of_model(predictor: Predictor) -> Predict:
     """The cells of a trained model, or of an ensemble, as they are."""
 
     def predict(data: PreparedData, planned: Sequence[PlannedStratum]) -> Sequence[np.ndarray]:
-        return predict_strata(predictor, data.spec, data.cells, planned)
+        return predict_strata(predictor, data.cells, planned)
 
     return predict
 

@@ -1,63 +1,27 @@
-"""From positions to arrays: cells on the device once, a batch as a gather inside the jitted step.
+"""Batches: no data loader, cells lie on the device and a batch is a gather inside the jitted step.
 
-Where the cell table does not fit on the device, `gather_on_host` builds the same batch from the
-host's copy (`data.location: host`), or from rows on disk (`disk`).
+Where the cells do not fit on the device, the same gather builds the batch from the host's copy
+(`data.location: host`), or from rows on disk (`disk`), while a step computes.
 """
 
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jax.sharding import NamedSharding
+from jaxtyping import Bool, Float
 
 from wound_jax.arrays import HostOrDevice
-from wound_jax.data.cells import PreparedData
+from wound_jax.data.cells import Cells
 from wound_jax.data.sets import SetPlan
 from wound_jax.data.store.rows import DiskRows
+from wound_jax.devices.mesh import Devices, place, place_own
+from wound_jax.devices.prefetch import Ahead
 from wound_jax.models.set_transformer import SetInputs
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class CellStore:
-    """The cell table as arrays to gather from.
-
-    Attributes:
-        features: the model's input and output space; rows on disk stay on the host.
-        genes: expression beside an embedding, where a gene decoder is trained.
-        replicate: code of each cell's replicate, -1 where unseen in training.
-        day: day of each cell, NaN where its timepoint names none.
-        scalars: scalar features of each cell, where the model has any.
-        velocity: velocity in the basis of the features, where it is trained on.
-        confidence: confidence of each velocity, 0 where it is unknown.
-        velocity_dims: features that have a velocity.
-        velocity_of: whose velocities a batch takes, "control" or "target".
-    """
-
-    features: Float[HostOrDevice, "table dims"] | DiskRows
-    genes: Float[HostOrDevice, "table genes"] | DiskRows | None
-    replicate: Int[HostOrDevice, "table"]
-    day: Float[HostOrDevice, "table"]
-    scalars: Float[HostOrDevice, "table scalars"] | None = None
-    velocity: Float[HostOrDevice, "table dims"] | None = None
-    confidence: Float[HostOrDevice, "table"] | None = None
-    velocity_dims: Bool[HostOrDevice, "dims"] | None = None
-    velocity_of: str = field(default="target", metadata={"static": True})
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class IndexBatch:
-    """A batch as positions in the cell store; see `wound_jax.data.sets.SetPlan`."""
-
-    control: Int[HostOrDevice, "sets cells"]
-    control_mask: Bool[HostOrDevice, "sets cells"]
-    target: Int[HostOrDevice, "sets targets"]
-    target_mask: Bool[HostOrDevice, "sets targets"]
-    perturbation: Int[HostOrDevice, "sets"]
-    timepoint: Int[HostOrDevice, "sets"]
 
 
 @jax.tree_util.register_dataclass
@@ -88,86 +52,106 @@ class SetBatch:
     velocity: SetVelocity | None = None
 
 
-def make_store(data: PreparedData, *, decoder: bool, velocity_of: str = "target") -> CellStore:
-    """The store of all cells of a data set, still on the host.
-
-    Args:
-        data: the cells.
-        decoder: whether expression is trained on beside the features.
-        velocity_of: whose velocities a batch takes, "control" or "target".
-    """
-    cells, velocity = data.cells, data.velocity
-    return CellStore(
-        features=cells.features,
-        genes=cells.genes if decoder else None,
-        replicate=data.spec.replicates.encode(cells.annotations.replicate),
-        day=cells.days,
-        scalars=cells.scalars,
-        velocity=None if velocity is None else velocity.velocity,
-        confidence=None if velocity is None else velocity.confidence,
-        velocity_dims=None if velocity is None else velocity.dims,
-        velocity_of=velocity_of,
-    )
+# Sets as positions among the cells on the device, or as arrays.
+Batch = SetPlan | SetBatch
 
 
-def index_batch(plan: SetPlan) -> IndexBatch:
-    """One batch of a plan."""
-    return IndexBatch(
-        control=plan.control,
-        control_mask=plan.control_mask,
-        target=plan.target,
-        target_mask=plan.target_mask,
+def gather_inputs(cells: Cells, plan: SetPlan) -> SetInputs:
+    """What the model is given for the sets of a plan; by NumPy or inside jit, as the plan is."""
+    return SetInputs(
+        control=_rows(cells.features, plan.control),
+        mask=plan.control_mask,
         perturbation=plan.perturbation,
         timepoint=plan.timepoint,
+        replicate=_rows(cells.replicate, plan.control),
+        time=plan.time,
+        scalars=None if cells.scalars is None else _rows(cells.scalars, plan.control),
     )
 
 
-def gather(store: CellStore, batch: IndexBatch) -> SetBatch:
-    """The batch at those positions; pure, for use inside jit."""
-    return _gather(store, batch, jnp)
-
-
-def gather_on_host(store: CellStore, batch: IndexBatch) -> SetBatch:
-    """The same batch from a store of NumPy arrays, or of rows on disk."""
-    return _gather(store, batch, np)
-
-
-def _gather(store: CellStore, batch: IndexBatch, xp: Any) -> SetBatch:
-    """A batch by NumPy, or by jax.numpy."""
-    inputs = SetInputs(
-        control=_rows(store.features, batch.control, xp),
-        mask=batch.control_mask,
-        perturbation=batch.perturbation,
-        timepoint=batch.timepoint,
-        replicate=xp.take(store.replicate, batch.control, axis=0),
-        # The day to predict is that of the measured cells; control cells may be of another.
-        day=xp.take(store.day, batch.target[:, 0], axis=0),
-        scalars=None if store.scalars is None else xp.take(store.scalars, batch.control, axis=0),
-    )
-    genes = None if store.genes is None else _rows(store.genes, batch.target, xp)
+def gather(cells: Cells, plan: SetPlan) -> SetBatch:
+    """The cells of a plan; by NumPy or inside jit, as the plan is."""
     return SetBatch(
-        inputs=inputs,
-        target=_rows(store.features, batch.target, xp),
-        target_genes=genes,
-        target_mask=batch.target_mask,
-        velocity=None if store.velocity is None else _gather_velocity(store, batch, xp),
+        inputs=gather_inputs(cells, plan),
+        target=_rows(cells.features, plan.target),
+        target_genes=None if cells.genes is None else _rows(cells.genes, plan.target),
+        target_mask=plan.target_mask,
+        velocity=None if cells.velocity is None else _gather_velocity(cells, plan),
     )
 
 
-def _rows(values: Any, positions: Any, xp: Any) -> Any:
+def _gather_velocity(cells: Cells, plan: SetPlan) -> SetVelocity:
+    members, drift = plan.control if cells.velocity_of == "control" else plan.target, cells.velocity
+    assert drift is not None
+    xp = np if isinstance(members, np.ndarray) else jnp
+    return SetVelocity(
+        velocity=_rows(drift.velocity, members),
+        confidence=_rows(drift.confidence, members),
+        # Repeated for each set, so that every array of a batch lies along the sets.
+        dims=xp.broadcast_to(drift.dims, (*members.shape[:-1], len(drift.dims))),
+    )
+
+
+def _rows(values: Any, positions: Any) -> Any:
     """Rows of a table; the positions of a plan lie within it."""
     if isinstance(values, DiskRows):
         return values[positions]
     # NumPy looks while it reads; jax.numpy would go over all it has read once more.
-    return xp.take(values, positions, axis=0, mode="raise" if xp is np else "clip")
+    if isinstance(positions, np.ndarray):
+        return np.take(values, positions, axis=0, mode="raise")
+    return jnp.take(values, positions, axis=0, mode="clip")
 
 
-def _gather_velocity(store: CellStore, batch: IndexBatch, xp: Any) -> SetVelocity:
-    members = batch.control if store.velocity_of == "control" else batch.target
-    dims: Any = store.velocity_dims
-    return SetVelocity(
-        velocity=xp.take(store.velocity, members, axis=0),
-        confidence=xp.take(store.confidence, members, axis=0),
-        # Repeated for each set, so that every array of a batch lies along the sets.
-        dims=xp.broadcast_to(dims, (len(members), len(dims))),
-    )
+class Feed:
+    """Feed of a run: places the cells and the batches on the devices.
+
+    Args:
+        cells: on the host, in memory or on disk.
+        devices: where arrays go.
+        resident: whether all cells lie on the device and batches are positions; otherwise each
+            batch is gathered on the host, in a thread of its own.
+
+    Attributes:
+        cells: on the devices; None where batches are gathered on the host.
+    """
+
+    def __init__(self, cells: Cells, devices: Devices, *, resident: bool):
+        self._host = cells
+        self._devices = devices
+        self._by_set, self._by_step = devices.by_set, devices.by_step
+        self.cells = place(cells, devices.replicated) if resident else None
+        self._gathered = None if resident else Ahead(self._place)
+
+    def placing(self, by_set: NamedSharding, by_step: NamedSharding) -> "Feed":
+        """A feed of the same cells that places batches, and several of them at once, elsewhere."""
+        feed = copy.copy(self)
+        feed._by_set, feed._by_step = by_set, by_step
+        feed._gathered = None if feed._gathered is None else Ahead(feed._place)
+        return feed
+
+    def batch(self, plan: SetPlan, upcoming: Sequence[SetPlan] = ()) -> Batch:
+        """One batch of a plan, its sets shared among the devices.
+
+        Args:
+            plan: which sets.
+            upcoming: the batches that will be asked for next; what has to be gathered on the host
+                is begun.
+        """
+        return self._gathered(plan, upcoming) if self._gathered else self._place(plan)
+
+    def batches(self, plans: Sequence[SetPlan]) -> Batch:
+        """Several batches as one with a first axis `steps`, placed."""
+        return place_own(stacked([self._on_host(plan) for plan in plans]), self._by_step)
+
+    def _place(self, plan: SetPlan) -> Batch:
+        return place_own(self._on_host(plan), self._by_set)
+
+    def _on_host(self, plan: SetPlan) -> Batch:
+        """The sets of this process, before they are placed."""
+        own = plan.take(self._devices.own(len(plan)))
+        return own if self.cells is not None else gather(self._host, own)
+
+
+def stacked(trees: Sequence[Any]) -> Any:
+    """Trees of arrays of the host as one, with one more axis in front."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

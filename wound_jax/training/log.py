@@ -1,13 +1,10 @@
-"""What a run leaves behind while it trains: `metrics.jsonl`, TensorBoard curves, a progress bar.
+"""Training log: metrics.jsonl, TensorBoard curves, a progress bar, `best` and `last` states.
 
 Metrics stay on the device until a log step; then all pending ones are fetched at once, so that
-logging every step's loss costs no wait in between.
-
-What one run leaves while it trains: its log, its `best` and `last` states, and its progress.
-
-The loop (`wound_jax.training.loop`) says when; here is what is kept then. Validation figures are
-means over the validation sets in which each measured cell counts alike. Of several processes the
-first keeps everything; the others come to the same decisions from the same figures.
+logging every step's loss costs no wait in between. Validation figures are means over the
+validation sets in which each measured cell counts alike. The loop (`wound_jax.training.loop`) says
+when; here is what is kept then. Of several processes the first keeps everything; the others come
+to the same decisions from the same figures.
 """
 
 import json
@@ -17,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -33,179 +29,6 @@ from wound_jax.training.step import TrainState
 
 # What is not finite here makes the state worthless: the run ends before it is saved.
 _FINITE = ("train/loss", "train/grad_norm", "val/loss")
-
-
-class SilentLog:
-    """The log of a process that writes none: it only sees to it that a run that diverges ends."""
-
-    def __init__(self) -> None:
-        self._pending: list[tuple[int, int, dict]] = []
-
-    def step(self, step: int, metrics: dict[str, jax.Array], cells: int, count: int = 1) -> None:
-        """Keeps the metrics of training steps, as `RunLog.step`."""
-        self._pending.append((step, count, metrics))
-
-    def flush(self) -> None:
-        """Fetches what is pending.
-
-        Raises:
-            UserError: a loss or a gradient is not finite.
-        """
-        pending, self._pending = self._pending, []
-        for step, metrics in _records_of(pending):
-            _require_finite(step, {f"train/{k}": v for k, v in metrics.items()})
-
-    def validation(self, step: int, metrics: dict[str, float]) -> None:
-        """Looks at validation metrics.
-
-        Raises:
-            UserError: the loss is not finite.
-        """
-        _require_finite(step, {f"val/{k}": v for k, v in metrics.items()})
-
-
-class RunLog:
-    """Writes metrics; use as a context manager.
-
-    Args:
-        folder: the run folder.
-        total_steps: length of the run, for the bar's estimate.
-        start_step: steps done before; what was logged after them is dropped, and all if 0.
-        progress: whether to draw the bar.
-    """
-
-    def __init__(self, folder: Path, total_steps: int, start_step: int = 0, progress: bool = True):
-        from tensorboardX import SummaryWriter
-
-        self.path = folder / "metrics.jsonl"
-        _keep_until(self.path, start_step)
-        self._file = self.path.open("a")
-        purge = start_step + 1 if start_step else None
-        self._board = SummaryWriter(str(folder / "tb"), purge_step=purge)
-        self._bar = tqdm(
-            total=total_steps, initial=start_step, unit="step", disable=not progress, smoothing=0.1
-        )
-        # (last step, number of steps, their metrics)
-        self._pending: list[tuple[int, int, dict]] = []
-        self._cells = 0
-        self._clock = time.perf_counter()
-
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.close()
-        self._file.close()
-        self._board.close()
-
-    def step(self, step: int, metrics: dict[str, jax.Array], cells: int, count: int = 1) -> None:
-        """Keeps the metrics of training steps, still on the device.
-
-        Args:
-            step: number of steps done, these included.
-            metrics: scalars of one step, or arrays `[steps]` of several.
-            cells: measured cells that they saw.
-            count: how many steps.
-        """
-        self._pending.append((step, count, metrics))
-        self._cells += cells
-
-    def flush(self) -> None:
-        """Fetches and writes what is pending.
-
-        Raises:
-            UserError: a loss or a gradient is not finite.
-        """
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        records = _records_of(pending)
-        now = time.perf_counter()
-        rate = {"cells_per_second": self._cells / max(now - self._clock, 1e-9)}
-        self._clock, self._cells = now, 0
-        for step, metrics in records:
-            last = step == pending[-1][0]
-            self._write(step, {f"train/{k}": v for k, v in metrics.items()}, rate if last else {})
-        self._advance(*records[-1])
-
-    def validation(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes validation metrics (floats already).
-
-        Raises:
-            UserError: the loss is not finite.
-        """
-        self._write(step, {f"val/{k}": v for k, v in metrics.items()}, {})
-        # The time validation took is not the training's.
-        self._clock = time.perf_counter()
-
-    def _write(self, step: int, metrics: dict[str, float], more: dict[str, float]) -> None:
-        values = {**metrics, **{f"train/{k}": v for k, v in more.items()}}
-        # JSON has no NaN: a figure that is not finite is null.
-        plain = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._file.write(json.dumps({"step": step, **plain}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
-        _require_finite(step, values)
-
-    def _advance(self, step: int, metrics: dict) -> None:
-        self._bar.set_postfix(loss=f"{float(metrics['loss']):.4f}", refresh=False)
-        self._bar.update(step - self._bar.n)
-
-
-def _require_finite(step: int, values: dict[str, float]) -> None:
-    for name in _FINITE:
-        if not math.isfinite(values.get(name, 0.0)):
-            raise UserError(
-                f"{name} is {values[name]} at step {step}; an earlier state, if one was saved, "
-                "is in checkpoints/. Lower training.learning_rate, set training.clip_norm, or "
-                "use model.dtype=float32."
-            )
-
-
-def _records_of(pending: list[tuple[int, int, dict]]) -> list[tuple[int, dict]]:
-    """Fetches pending metrics: each step with its own."""
-    fetched = jax.device_get([metrics for _, _, metrics in pending])
-    return [
-        record
-        for (step, count, _), metrics in zip(pending, fetched, strict=True)
-        for record in _by_step(step, count, metrics)
-    ]
-
-
-def _by_step(last: int, count: int, metrics: dict[str, Any]) -> Iterator[tuple[int, dict]]:
-    """Each step with its own metrics."""
-    for i in range(count):
-        values = {name: float(np.reshape(v, count)[i]) for name, v in metrics.items()}
-        yield last - count + 1 + i, values
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    """All records of a run's `metrics.jsonl`, in order; none where the file is missing."""
-    path = folder / "metrics.jsonl"
-    return [record for _, record in _records(path)] if path.exists() else []
-
-
-def _keep_until(path: Path, step: int) -> None:
-    """Drops the records after a step, and all before the first: a resumed run writes them again."""
-    if path.exists():
-        kept = [line for line, record in _records(path) if step and record["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
-
-
-def _records(path: Path) -> Iterator[tuple[str, dict]]:
-    """Each line with its record, but for one that a crash cut short."""
-    for line in path.read_text().splitlines():
-        try:
-            yield line, json.loads(line)
-        except json.JSONDecodeError:
-            continue
-
 
 # Metrics and weight of each validation batch, on the host or still on the devices.
 Validations = Sequence[tuple[dict[str, Any], Any]]
@@ -235,8 +58,8 @@ class Progress:
         return better
 
 
-class Journal:
-    """Log, checkpoints and progress of one run; use as a context manager.
+class TrainingLog:
+    """Metrics, checkpoints and progress of one run; use as a context manager.
 
     Args:
         folder: the run folder.
@@ -254,10 +77,15 @@ class Journal:
         self._total_steps = total_steps
         self._progress_bar = progress_bar
         self._open = ExitStack()
+        # Both None on a process that is not the first.
         self._checkpoints: Checkpoints | None = None
-        self._log: RunLog | SilentLog = SilentLog()
+        self._writer: _Writer | None = None
+        # (last step, number of steps, their metrics)
+        self._pending: list[tuple[int, int, dict]] = []
+        self._cells = 0
+        self._clock = time.perf_counter()
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "TrainingLog":
         if processes.is_first():
             self._checkpoints = self._open.enter_context(Checkpoints(self._folder))
         return self
@@ -281,9 +109,9 @@ class Journal:
             # Also where a run was interrupted before its first step: it starts anew.
             self.progress = Progress()
         if processes.is_first():
-            self._log = self._open.enter_context(
-                RunLog(self._folder, self._total_steps, start, self._progress_bar)
-            )
+            self._writer = _Writer(self._folder, self._total_steps, start, self._progress_bar)
+            self._open.callback(self._writer.close)
+        self._clock = time.perf_counter()
         return state, start
 
     def _resumed(self, initial: TrainState, devices: Devices) -> TrainState:
@@ -300,8 +128,16 @@ class Journal:
         return place(processes.share(state), devices.replicated) if processes.several() else state
 
     def step(self, step: int, metrics: dict[str, Any], cells: int, count: int = 1) -> None:
-        """Keeps the metrics of `count` training steps up to `step`, still on the device."""
-        self._log.step(step, metrics, cells, count)
+        """Keeps the metrics of training steps, still on the device.
+
+        Args:
+            step: number of steps done, these included.
+            metrics: scalars of one step, or arrays `[steps]` of several.
+            cells: measured cells that they saw.
+            count: how many steps.
+        """
+        self._pending.append((step, count, metrics))
+        self._cells += cells
 
     def flush(self) -> None:
         """Fetches and writes what is pending.
@@ -309,7 +145,19 @@ class Journal:
         Raises:
             UserError: a loss or a gradient is not finite.
         """
-        self._log.flush()
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        records = _fetched(pending)
+        now = time.perf_counter()
+        rate = {"train/cells_per_second": self._cells / max(now - self._clock, 1e-9)}
+        self._clock, self._cells = now, 0
+        for step, metrics in records:
+            values = {f"train/{name}": v for name, v in metrics.items()}
+            self._write(step, values | (rate if step == pending[-1][0] else {}))
+        if self._writer:
+            step, metrics = records[-1]
+            self._writer.advance(step, metrics["loss"])
 
     def validated(self, step: int, state: TrainState, results: Validations) -> None:
         """Logs a validation and saves states. Without validation cells, the latest is the best.
@@ -319,7 +167,9 @@ class Journal:
         """
         metrics = mean_metrics(results)
         if metrics:
-            self._log.validation(step, metrics)
+            self._write(step, {f"val/{name}": v for name, v in metrics.items()})
+            # The time validation took is not the training's.
+            self._clock = time.perf_counter()
         if not metrics or self.progress.update(step, metrics["loss"]):
             self._save("best", state)
         if step:
@@ -336,9 +186,75 @@ class Journal:
         if not state.step.is_deleted():
             self._save("last", state)
 
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        """Writes figures of one step, and ends a run that diverges."""
+        if self._writer:
+            self._writer.write(step, values)
+        for name in _FINITE:
+            if not math.isfinite(values.get(name, 0.0)):
+                raise UserError(
+                    f"{name} is {values[name]} at step {step}; an earlier state, if one was saved, "
+                    "is in checkpoints/. Lower training.learning_rate, set training.clip_norm, or "
+                    "use model.dtype=float32."
+                )
+
     def _save(self, slot: str, state: TrainState) -> None:
         if self._checkpoints is not None:
             self._checkpoints.save(slot, state, self._spec, asdict(self.progress))
+
+
+class _Writer:
+    """The files that metrics are written to, and the bar.
+
+    Args:
+        folder: the run folder.
+        total_steps: length of the run, for the bar's estimate.
+        start_step: steps done before; what was logged after them is dropped, and all if 0.
+        progress_bar: whether to draw the bar.
+    """
+
+    def __init__(self, folder: Path, total_steps: int, start_step: int, progress_bar: bool):
+        from tensorboardX import SummaryWriter
+
+        path = folder / "metrics.jsonl"
+        _keep_until(path, start_step)
+        self._file = path.open("a")
+        purge = start_step + 1 if start_step else None
+        self._board = SummaryWriter(str(folder / "tb"), purge_step=purge)
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            disable=not progress_bar,
+            smoothing=0.1,
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        # JSON has no NaN: a figure that is not finite is null.
+        plain = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def advance(self, step: int, loss: float) -> None:
+        self._bar.set_postfix(loss=f"{float(loss):.4f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+
+
+def _fetched(pending: Sequence[tuple[int, int, dict]]) -> list[tuple[int, dict[str, float]]]:
+    """Fetches pending metrics: each step with its own."""
+    fetched = jax.device_get([metrics for _, _, metrics in pending])
+    return [
+        (last - count + 1 + i, {name: float(np.reshape(v, count)[i]) for name, v in of.items()})
+        for (last, count, _), of in zip(pending, fetched, strict=True)
+        for i in range(count)
+    ]
 
 
 def mean_metrics(results: Validations) -> dict[str, float]:
@@ -351,3 +267,25 @@ def mean_metrics(results: Validations) -> dict[str, float]:
         name: float(np.average([metrics[name] for metrics, _ in fetched], weights=weights))
         for name in fetched[0][0]
     }
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """All records of a run's `metrics.jsonl`, in order; none where the file is missing."""
+    path = folder / "metrics.jsonl"
+    return [record for _, record in _records(path)] if path.exists() else []
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drops the records after a step, and all before the first: a resumed run writes them again."""
+    if path.exists():
+        kept = [line for line, record in _records(path) if step and record["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict]]:
+    """Each line with its record, but for one that a crash cut short."""
+    for line in path.read_text().splitlines():
+        try:
+            yield line, json.loads(line)
+        except json.JSONDecodeError:
+            continue

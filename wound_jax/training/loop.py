@@ -1,14 +1,4 @@
-"""Ctrl-C during training, held back until the state is whole.
-
-A step gives the old state's buffers away when it is dispatched, and the new state has a name only
-once the call has returned. An interruption in between would leave nothing to save, so the first
-Ctrl-C is noted and raised between two steps; a second one is raised at once. SIGTERM, by which a
-scheduler takes a machine back, is treated alike.
-
-Several processes end together, at a step that all of them have done: `check` asks whether any was
-interrupted. There a second signal ends the process, and with it the others.
-
-The training loop.
+"""Training loop, and Ctrl-C held back until the state is whole.
 
 Order of operations, for each step k = 0, 1, ...:
     1. the epoch's plan, when k enters a new epoch (a pure function of (seed, epoch));
@@ -39,7 +29,8 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.devices import processes
 from wound_jax.devices.mesh import Devices
 from wound_jax.errors import UserError
-from wound_jax.training.log import Journal, Progress, Validations, mean_metrics
+from wound_jax.training.batch import Feed
+from wound_jax.training.log import Progress, TrainingLog, Validations, mean_metrics
 from wound_jax.training.step import TrainState
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -47,6 +38,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class HeldInterrupt:
     """Notes Ctrl-C and raises it where `check` is called; use as a context manager.
+
+    A step gives the old state's buffers away when it is dispatched, and the new state has a name
+    only once the call has returned. An interruption in between would leave nothing to save, so the
+    first Ctrl-C is noted and raised between two steps; a second one is raised at once. SIGTERM, by
+    which a scheduler takes a machine back, is treated alike.
+
+    Several processes end together, at a step that all of them have done: `check` asks whether any
+    was interrupted. There a second signal ends the process, and with it the others.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
     """
@@ -88,9 +87,6 @@ class HeldInterrupt:
         signal.raise_signal(number)
 
 
-__all__ = ["Loop", "Progress", "Trainable", "drive", "require_validation"]
-
-
 # Batches that are announced beforehand, so that what lies on disk is read while a step computes.
 _AHEAD = 2
 
@@ -104,9 +100,8 @@ class Trainable(Protocol):
 
     Attributes:
         devices: where it computes.
-        feed: places the cells (`store`) and the batches (`batch`) on the devices.
-        plans: the sets of each epoch.
-        batches_per_epoch: batches of each epoch's plan.
+        feed: places the cells and the batches on the devices.
+        batches_per_epoch: how many batches an epoch has.
         total_steps: length of the run.
         validation: the fixed validation batches, on the devices.
         state: the state before the first step.
@@ -116,8 +111,7 @@ class Trainable(Protocol):
     """
 
     devices: Devices
-    feed: Any
-    plans: Any
+    feed: Feed
     batches_per_epoch: int
     total_steps: int
     validation: list
@@ -126,13 +120,13 @@ class Trainable(Protocol):
     steps: Callable[..., tuple[TrainState, Any]]
     evaluate: Callable[..., tuple[Any, Any]]
 
-    def batches(self, plans: Sequence[Any]) -> Any:
-        """Several batches, placed, as `steps` takes them."""
+    def epoch(self, epoch: int) -> list[SetPlan]:
+        """The batches of one epoch."""
         ...
 
 
-class Keeper(Protocol):
-    """What is kept while training; `wound_jax.training.log.Journal` says how."""
+class _Log(Protocol):
+    """What is kept while training: a `wound_jax.training.log.TrainingLog`, or one of many seeds."""
 
     def begin(
         self, initial: TrainState, devices: Devices, *, resume: bool
@@ -188,9 +182,9 @@ class Loop:
             UserError: a loss or a gradient is not finite.
         """
         total, bar = self._run.total_steps, self._progress_bar
-        with Journal(self._folder, self._spec, total, progress_bar=bar) as journal:
-            drive(self._run, self._config, journal, resume=resume)
-            return journal.progress
+        with TrainingLog(self._folder, self._spec, total, progress_bar=bar) as log:
+            drive(self._run, self._config, log, resume=resume)
+            return log.progress
 
     def validation_metrics(self, state: TrainState) -> dict[str, float]:
         """Metrics over the validation sets, each cell with equal weight; empty without any."""
@@ -211,39 +205,39 @@ def require_validation(config: TrainingConfig, there_is_any: bool) -> None:
         )
 
 
-def drive(run: Trainable, config: TrainingConfig, journal: Keeper, *, resume: bool = False) -> None:
-    """Trains to the end; the journal keeps what shall be kept, also on an interrupt.
+def drive(run: Trainable, config: TrainingConfig, log: _Log, *, resume: bool = False) -> None:
+    """Trains to the end; the log keeps what shall be kept, also on an interrupt.
 
     Args:
         run: what is trained.
         config: the rhythm of logs and validation.
-        journal: entered already.
+        log: entered already.
         resume: whether to go on from the last checkpoint.
 
     Raises:
         UserError: a loss or a gradient is not finite.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
-    state, start = journal.begin(run.state, run.devices, resume=resume)
+    state, start = log.begin(run.state, run.devices, resume=resume)
     if start == 0:
-        journal.validated(0, state, _validate(run, state))
-    k, plans = start, _plans(run, config, start)
+        log.validated(0, state, _validate(run, state))
+    k, plans = start, _plans(run, start)
     with HeldInterrupt() as interrupt:
         try:
             for count in _dispatches(start, run.total_steps, config):
-                if journal.ends_early(config.early_stopping):
+                if log.ends_early(config.early_stopping):
                     break
                 now = list(islice(plans, count))
                 state, metrics = _advance(run, state, now)
                 k += count
                 cells = sum(int(plan.target_mask.sum()) for plan, _ in now)
-                journal.step(k, metrics, cells, count)
-                _keep(run, config, journal, state, k)
+                log.step(k, metrics, cells, count)
+                _keep(run, config, log, state, k)
                 # To ask other processes is to wait for them: only where metrics are waited for.
                 if not processes.several() or k % config.log_every == 0:
                     interrupt.check()
         except KeyboardInterrupt:
-            journal.interrupted(state)
+            log.interrupted(state)
             raise
 
 
@@ -257,11 +251,11 @@ def _dispatches(start: int, total: int, config: TrainingConfig) -> Iterator[int]
         k += count
 
 
-def _plans(run: Trainable, config: TrainingConfig, start: int) -> Iterator[_Announced]:
+def _plans(run: Trainable, start: int) -> Iterator[_Announced]:
     """The batches from step `start` on, epoch after epoch, each with the next ones of its epoch."""
     epoch, first = divmod(start, run.batches_per_epoch)
     while True:
-        batches = run.plans.epoch(epoch).batches(config.batch_size)
+        batches = run.epoch(epoch)
         for i in range(first, len(batches)):
             yield batches[i], batches[i + 1 : i + 1 + _AHEAD]
         epoch, first = epoch + 1, 0
@@ -270,20 +264,18 @@ def _plans(run: Trainable, config: TrainingConfig, start: int) -> Iterator[_Anno
 def _advance(run: Trainable, state: TrainState, now: list[_Announced]) -> tuple[TrainState, Any]:
     """The state after these batches, and the metrics of each."""
     if len(now) == 1:
-        return run.step(state, run.feed.store, run.feed.batch(*now[0]))
-    return run.steps(state, run.feed.store, run.batches([plan for plan, _ in now]))
+        return run.step(state, run.feed.cells, run.feed.batch(*now[0]))
+    return run.steps(state, run.feed.cells, run.feed.batches([plan for plan, _ in now]))
 
 
-def _keep(
-    run: Trainable, config: TrainingConfig, journal: Keeper, state: TrainState, step: int
-) -> None:
+def _keep(run: Trainable, config: TrainingConfig, log: _Log, state: TrainState, step: int) -> None:
     """What the rhythm of the run asks for after a step: metrics written, validation, states."""
     validate = step % config.val_every == 0 or step == run.total_steps
     if validate or step % config.log_every == 0:
-        journal.flush()
+        log.flush()
     if validate:
-        journal.validated(step, state, _validate(run, state))
+        log.validated(step, state, _validate(run, state))
 
 
 def _validate(run: Trainable, state: TrainState) -> Validations:
-    return [run.evaluate(state.parameters, run.feed.store, batch) for batch in run.validation]
+    return [run.evaluate(state.parameters, run.feed.cells, batch) for batch in run.validation]

@@ -1,35 +1,24 @@
 """Puts a run together: model, partition, optimiser, devices and compiled steps, from a config."""
 
-from collections.abc import Sequence
+import dataclasses
 from functools import partial
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
-from wound_jax.config.schema import RunConfig
+from wound_jax.config.schema import RunConfig, TrainingConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.sets import SetPlan
-from wound_jax.devices.mesh import Devices, make_devices, per_device, place, place_own
-from wound_jax.devices.prefetch import Ahead
+from wound_jax.devices.mesh import Devices, make_devices, per_device, place
 from wound_jax.losses import loss_options, make_loss
 from wound_jax.losses.velocity import CELLS_OF_SOURCE, assign_velocity
 from wound_jax.models.build import Model, build_model
 from wound_jax.models.partition import partition
-from wound_jax.training.batch import (
-    CellStore,
-    IndexBatch,
-    SetBatch,
-    gather_on_host,
-    index_batch,
-    make_store,
-)
+from wound_jax.training.batch import Batch, Feed
 from wound_jax.training.objective import Objective, VelocityTerm
 from wound_jax.training.optimizer import make_optimizer, make_schedule
 from wound_jax.training.step import (
-    Batch,
     TrainState,
     compile_eval_step,
     compile_train_step,
@@ -38,50 +27,10 @@ from wound_jax.training.step import (
 )
 
 
-class Feed:
-    """Places cells and batches on the devices, resident or from the host.
-
-    Args:
-        store: the cells, as NumPy arrays or rows on disk.
-        devices: where arrays go.
-        resident: whether all cells lie on the device and batches are positions; otherwise each
-            batch is gathered on the host, in a thread of its own.
-    """
-
-    def __init__(self, store: CellStore, devices: Devices, *, resident: bool):
-        self._host = store
-        self._devices = devices
-        self.store = place(store, devices.replicated) if resident else None
-        self._gathered = None if resident else Ahead(self._place)
-
-    def batch(self, plan: SetPlan, upcoming: Sequence[SetPlan] = ()) -> IndexBatch | SetBatch:
-        """One batch of a plan, its sets shared among the devices.
-
-        Args:
-            plan: which sets.
-            upcoming: the batches that will be asked for next; what has to be gathered on the host
-                is begun.
-        """
-        return self._gathered(plan, upcoming) if self._gathered else self._place(plan)
-
-    def on_host(self, plan: SetPlan) -> IndexBatch | SetBatch:
-        """The same batch before it is placed."""
-        batch = index_batch(plan)
-        return batch if self.store is not None else gather_on_host(self._host, batch)
-
-    def _place(self, plan: SetPlan) -> IndexBatch | SetBatch:
-        own = plan.take(self._devices.own(len(plan)))
-        return place_own(self.on_host(own), self._devices.by_set)
-
-
 def make_feed(config: RunConfig, data: PreparedData, devices: Devices) -> Feed:
     """The feed of a run."""
-    store = make_store(
-        data,
-        decoder=config.model.decoder.enable,
-        velocity_of=CELLS_OF_SOURCE[config.velocity.source],
-    )
-    return Feed(store, devices, resident=config.data.location == "device")
+    cells = dataclasses.replace(data.cells, velocity_of=CELLS_OF_SOURCE[config.velocity.source])
+    return Feed(cells, devices, resident=config.data.location == "device")
 
 
 def build_objective(config: RunConfig, graphdef: nnx.GraphDef, devices: Devices) -> Objective:
@@ -105,7 +54,7 @@ def build_objective(config: RunConfig, graphdef: nnx.GraphDef, devices: Devices)
 def make_step(
     config: RunConfig, model: Model, objective: Objective, total_steps: int, devices: Devices
 ) -> tuple[optax.GradientTransformation, partial]:
-    """The optimiser, and the training step as a pure function `(state, store, batch, seed=...)`.
+    """The optimiser, and the training step as a pure function `(state, cells, batch, seed=...)`.
 
     Args:
         config: of the run.
@@ -127,11 +76,6 @@ def make_step(
         accumulate=config.training.accumulate,
         devices=devices.count,
     )
-
-
-def stacked(batches: Sequence[Batch]) -> Batch:
-    """Batches of the host as one, with a first axis `steps`."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
 def initial_state(
@@ -174,6 +118,7 @@ class Run:
         self.devices = make_devices(training.devices, training.batch_size, training.accumulate)
         self.feed = feed or make_feed(config, data, self.devices)
         self.plans = data.plan_builder("train", config.data, config.seed)
+        self._batch_size = training.batch_size
         self.batches_per_epoch = -(-self.plans.sets_per_epoch() // training.batch_size)
         self.total_steps = _total_steps(training, self.batches_per_epoch)
         self.validation = self._validation_batches(config, data)
@@ -188,12 +133,11 @@ class Run:
         self.steps = compile_train_step(many_steps(step), self.devices.replicated)
         self.evaluate = compile_eval_step(objective, self.devices)
 
-    def batches(self, plans: Sequence[SetPlan]) -> Batch:
-        """Several batches of positions as one for `steps`, placed."""
-        own = [self.feed.on_host(plan.take(self.devices.own(len(plan)))) for plan in plans]
-        return place_own(stacked(own), self.devices.by_step)
+    def epoch(self, epoch: int) -> list[SetPlan]:
+        """The batches of one epoch."""
+        return self.plans.epoch(epoch).batches(self._batch_size)
 
-    def _validation_batches(self, config: RunConfig, data: PreparedData) -> list:
+    def _validation_batches(self, config: RunConfig, data: PreparedData) -> list[Batch]:
         groups, _ = data.groups("val")
         if not groups:
             return []
@@ -202,7 +146,7 @@ class Run:
         return [self.feed.batch(batch) for batch in plans]
 
 
-def _total_steps(training, batches_per_epoch: int) -> int:
+def _total_steps(training: TrainingConfig, batches_per_epoch: int) -> int:
     limits = [training.max_steps]
     if training.max_epochs is not None:
         limits.append(training.max_epochs * batches_per_epoch)

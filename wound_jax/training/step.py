@@ -1,4 +1,4 @@
-"""The training step: `(state, store, batch) -> (state, metrics)`, pure, jitted once, donated.
+"""The training step: `(state, cells, batch) -> (state, metrics)`, pure, jitted once, donated.
 
 Only the trainable leaves are differentiated, so that a frozen backbone costs no gradient, no
 optimiser state and no share in the clip. Nothing here waits for the device. With `accumulate` the
@@ -20,11 +20,10 @@ import optax
 from jaxtyping import Array, Int
 
 from wound_jax.arrays import Parameters, Scalar
+from wound_jax.data.cells import Cells
 from wound_jax.devices.mesh import Devices, cut_sets
-from wound_jax.training.batch import CellStore, IndexBatch, SetBatch, gather
+from wound_jax.training.batch import Batch, SetBatch, gather
 from wound_jax.training.objective import Metrics, Objective, set_weights
-
-Batch = IndexBatch | SetBatch
 
 
 @jax.tree_util.register_dataclass
@@ -52,7 +51,7 @@ class TrainState:
 
 def train_step(
     state: TrainState,
-    store: CellStore | None,
+    cells: Cells | None,
     batch: Batch,
     *,
     objective: Objective,
@@ -67,7 +66,7 @@ def train_step(
 
     Args:
         state: the state before.
-        store: the cells, for a batch of positions.
+        cells: the cells, for a batch of positions.
         batch: the sets, as positions or as arrays.
         objective: what is minimised.
         optimizer: over the trainable parameters; it clips.
@@ -85,7 +84,7 @@ def train_step(
 
         return jax.grad(loss, has_aux=True)(state.trainable)
 
-    gradients, metrics = _in_parts(gradient, store, batch, key, accumulate, devices)
+    gradients, metrics = _in_parts(gradient, cells, batch, key, accumulate, devices)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     metrics |= _norms(gradients, labels) | {"lr": jnp.asarray(schedule(state.step))}
     trainable = cast(Parameters, optax.apply_updates(state.trainable, updates))
@@ -94,7 +93,7 @@ def train_step(
 
 def _in_parts(
     gradient: Callable[[SetBatch, jax.Array], tuple[Parameters, Metrics]],
-    store: CellStore | None,
+    cells: Cells | None,
     batch: Batch,
     key: jax.Array,
     accumulate: int,
@@ -106,10 +105,10 @@ def _in_parts(
     averages over the parts.
     """
     if accumulate == 1:
-        return gradient(resolve(store, batch), key)
+        return gradient(resolve(cells, batch), key)
 
     def weighted(part: Batch, index: Int[Array, ""]) -> tuple[Scalar, Any]:
-        sets = resolve(store, part)
+        sets = resolve(cells, part)
         weight = set_weights(sets).sum()
         found = gradient(sets, jax.random.fold_in(key, index))
         return weight, jax.tree.map(lambda leaf: weight * leaf, found)
@@ -140,7 +139,7 @@ def _norms(gradients: Parameters, labels: dict[str, str]) -> Metrics:
     return {"grad_norm": jnp.sqrt(total)} | {key: jnp.sqrt(s) for key, s in squares.items()}
 
 
-Step = Callable[[TrainState, CellStore | None, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Cells | None, Batch], tuple[TrainState, Metrics]]
 
 
 def many_steps(step: Step) -> Step:
@@ -154,14 +153,14 @@ def many_steps(step: Step) -> Step:
         as have the metrics that it returns.
     """
 
-    def steps(state: TrainState, store: CellStore | None, batches: Batch):
-        return jax.lax.scan(lambda state, batch: step(state, store, batch), state, batches)
+    def steps(state: TrainState, cells: Cells | None, batches: Batch):
+        return jax.lax.scan(lambda state, batch: step(state, cells, batch), state, batches)
 
     return steps
 
 
 def compile_train_step(step: Step, placement: Any) -> Step:
-    """Jits one step, or several, over batches of positions (with a store) or arrays (without).
+    """Jits one step, or several, over batches of positions (with cells) or arrays (without).
 
     The state's buffers are donated: the caller must not use the old state again.
 
@@ -174,31 +173,31 @@ def compile_train_step(step: Step, placement: Any) -> Step:
 
 def compile_eval_step(
     objective: Objective, devices: Devices
-) -> Callable[[Parameters, CellStore | None, Batch], tuple[Metrics, Scalar]]:
+) -> Callable[[Parameters, Cells | None, Batch], tuple[Metrics, Scalar]]:
     """Jits `eval_step`."""
 
-    def evaluate(parameters: Parameters, store: CellStore | None, batch: Batch):
-        return eval_step(parameters, store, batch, objective=objective)
+    def evaluate(parameters: Parameters, cells: Cells | None, batch: Batch):
+        return eval_step(parameters, cells, batch, objective=objective)
 
     return jax.jit(evaluate, out_shardings=devices.replicated)
 
 
 def eval_step(
-    parameters: Parameters, store: CellStore | None, batch: Batch, *, objective: Objective
+    parameters: Parameters, cells: Cells | None, batch: Batch, *, objective: Objective
 ) -> tuple[Metrics, Scalar]:
     """Evaluates a batch without dropout: its metrics and its weight (cells); pure.
 
     Among the metrics is `identity_loss`, what the control cells themselves would score.
     """
-    sets = resolve(store, batch)
+    sets = resolve(cells, batch)
     metrics = objective(parameters, sets)[1] | {"identity_loss": objective.identity(sets)}
     return metrics, set_weights(sets).sum()
 
 
-def resolve(store: CellStore | None, batch: Batch) -> SetBatch:
+def resolve(cells: Cells | None, batch: Batch) -> SetBatch:
     """A batch of arrays as it is; one of positions from the cells."""
     if isinstance(batch, SetBatch):
         return batch
-    if store is None:
-        raise TypeError("a batch of positions needs a cell store")
-    return gather(store, batch)
+    if cells is None:
+        raise TypeError("a batch of positions needs the cells")
+    return gather(cells, batch)

@@ -9,7 +9,7 @@ import numpy as np
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, read_annotations, require_control
-from wound_jax.data.cells import CellTable, PreparedData, match_labels
+from wound_jax.data.cells import Cells, PreparedData, match_labels
 from wound_jax.data.fit import (
     fit_scalars,
     non_negative,
@@ -20,7 +20,7 @@ from wound_jax.data.scalars import read_scalars
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store.files import CONVERT, Store, labels_digest, open_store, training_digest
-from wound_jax.data.timepoints import require_days
+from wound_jax.data.timepoints import require_times
 from wound_jax.errors import UserError
 
 
@@ -52,9 +52,10 @@ def prepare_store(config: RunConfig, spec: DataSpec | None = None) -> PreparedDa
             "the store the model was trained on."
         )
     if config.model.timepoint_embedding == "continuous":
-        require_days(annotations.timepoint)
+        require_times(annotations.timepoint)
     scalars = read_scalars(store.obs, spec.scalars)
-    cells = CellTable(annotations, store.rows, None, scalars)
+    replicate = spec.replicates.encode(annotations.replicate)
+    cells = Cells(annotations, store.rows, replicate, scalars=scalars)
     digest = _fingerprint(store, annotations, scalars)
     return PreparedData(cells, split, spec, match_labels(data), digest)
 

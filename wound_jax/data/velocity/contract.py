@@ -7,15 +7,17 @@ finds it in `obsm["velocity_KEY"]` (scVelo's name without the "X_" will do), of 
 `obs["velocity_confidence"]` lies in [0, 1]. Whoever asks for velocity and has none gets an error.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import anndata as ad
+import jax
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Bool, Float
 
+from wound_jax.arrays import HostOrDevice
 from wound_jax.data.source import Matrix, is_gene_matrix, layer_names, matrix
 from wound_jax.errors import UserError
 
@@ -28,9 +30,10 @@ LATENT = "velocity_latent"
 LATENT_BASIS = "velocity_latent_basis"
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class VelocityData:
-    """Velocities of cells, without NaN.
+    """Velocities of cells, without NaN, on the host or on devices.
 
     Attributes:
         velocity: float32 [cells, dims], per the unit of time of whoever estimated it; 0 where
@@ -42,11 +45,11 @@ class VelocityData:
         source: where it was read, e.g. "obsm/velocity_X_pca".
     """
 
-    velocity: Float[np.ndarray, "cells dims"]
-    known: Bool[np.ndarray, " cells"]
-    confidence: Float[np.ndarray, " cells"]
-    dims: Bool[np.ndarray, " dims"]
-    source: str
+    velocity: Float[HostOrDevice, "cells dims"]
+    known: Bool[HostOrDevice, "cells"]
+    confidence: Float[HostOrDevice, "cells"]
+    dims: Bool[HostOrDevice, "dims"]
+    source: str = field(metadata={"static": True})
 
 
 def velocity_keys(key: str) -> tuple[str, ...]:

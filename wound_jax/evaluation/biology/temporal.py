@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from wound_jax.data.strata import Stratum
-from wound_jax.data.timepoints import day_of
+from wound_jax.data.timepoints import time_of
 from wound_jax.evaluation.biology.gene_sets import not_applicable, require_predictions
 
 _ALPHA = 0.05
@@ -114,7 +114,7 @@ def _course(stratum: Stratum) -> Course:
 
 
 def _day(stratum: Stratum) -> float:
-    return day_of(stratum.timepoint or "")
+    return time_of(stratum.timepoint or "")
 
 
 def _by_day(strata: Iterable[Stratum]) -> dict[Course, dict[float, Stratum]]:
