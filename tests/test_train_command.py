@@ -4,7 +4,7 @@ import pytest
 
 from wound_jax.config import load_config
 from wound_jax.train import main
-from wound_jax.training.run_record import warn_of_warmups
+from wound_jax.training.launch import warn_of_warmups
 
 
 def test_a_warm_up_longer_than_the_run_is_said(capsys):

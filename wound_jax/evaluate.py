@@ -87,12 +87,12 @@ def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
     from wound_jax.prediction.loaded_run import load_run
     from wound_jax.report import write_run_html
     from wound_jax.report.score_run import training_figures
-    from wound_jax.training import provenance
+    from wound_jax.training.record import require_same_data
 
     use_compilation_cache()
     loaded = load_run(arguments.run, arguments.checkpoint)
     trained = prepare(loaded.config, loaded.spec)
-    provenance.require_same_data(loaded.folder, trained.fingerprint)
+    require_same_data(loaded.folder, trained.fingerprint)
     data = resplit(trained, config.split)
     yardstick = fit_yardstick(data, config.evaluation, config.split.seed)
     if arguments.input:

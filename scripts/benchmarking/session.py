@@ -18,7 +18,7 @@ from benchmarking.figures import line, ratios
 from benchmarking.pool import Worker, rotate
 from wound_jax.config.schema import SyntheticConfig
 from wound_jax.errors import UserError
-from wound_jax.training.provenance import PACKAGES, commit, version
+from wound_jax.training.record import PACKAGES, commit, version
 
 
 @dataclass(frozen=True)

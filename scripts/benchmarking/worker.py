@@ -185,15 +185,14 @@ class Bench:
 
     def _save(self, folder: Path) -> None:
         from wound_jax.training.loop import Loop
-        from wound_jax.training.provenance import finish
-        from wound_jax.training.run_record import record_start
+        from wound_jax.training.record import record_finished, record_start
 
         run = self._fresh()
         run.total_steps = 1
         folder.mkdir(parents=True)
         record_start(folder, self.config, self.data, run)
         Loop(run, self.config.training, self.data.spec, folder, progress_bar=False).train()
-        finish(folder)
+        record_finished(folder)
 
 
 def best(call: Callable[[], Any], times: int) -> float:

@@ -17,7 +17,7 @@ from wound_jax.errors import UserError
 from wound_jax.experiments.finished import FinishedRun, group_runs, read_run
 from wound_jax.experiments.plan import config_differences, is_finished
 from wound_jax.report.score_run import score_run
-from wound_jax.training import provenance
+from wound_jax.training.record import new_provenance, require_same_data, write_provenance
 from wound_jax.training.run_folder import is_free, members_of, name_members
 
 
@@ -51,13 +51,13 @@ def _make(runs: Sequence[FinishedRun], folder: Path) -> str:
     config = first.config.model_copy(update={"name": folder.name, "run_dir": str(folder)})
     data = prepare(config, first.spec)
     for run in runs:
-        provenance.require_same_data(run.folder, data.fingerprint)
-    record = provenance.provenance(data.fingerprint, describe_source(config.data), jax.devices())
+        require_same_data(run.folder, data.fingerprint)
+    record = new_provenance(data.fingerprint, describe_source(config.data), jax.devices())
     folder.mkdir(parents=True, exist_ok=True)
     name_members(folder, [run.folder for run in runs])
     (folder / "config.yaml").write_text(dump_config(config))
     (folder / "split.txt").write_text(first.split_table)
-    provenance.write(folder, record)
+    write_provenance(folder, record)
     return score_run(folder, config, data)
 
 

@@ -12,8 +12,8 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws
 from wound_jax.experiments.plan import config_differences, is_finished
-from wound_jax.training import provenance
 from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.record import read_provenance
 from wound_jax.training.run_folder import require_run, require_single
 
 
@@ -81,7 +81,7 @@ def read_run(folder: str | Path) -> FinishedRun:
         result=_read(folder / "eval" / "metrics.json"),
         draws=Draws.load(bootstrap) if bootstrap.is_file() else None,
         parameters=_read(folder / "parameters.json"),
-        provenance=provenance.read(folder),
+        provenance=read_provenance(folder),
         split_table=table.read_text() if table.is_file() else "",
     )
 

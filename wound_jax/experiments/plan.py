@@ -15,7 +15,7 @@ from wound_jax.config.diff import Difference, render
 from wound_jax.config.load import COMMAND_LINE, inline, schema_keys, value_at
 from wound_jax.errors import UserError
 from wound_jax.experiments.spec import ExperimentSpec
-from wound_jax.training import provenance
+from wound_jax.training.record import finished_at
 
 # What runs of one variant differ in, or what has no part in the numbers.
 APART = ("name", "run_dir", "seed")
@@ -146,7 +146,7 @@ def folder_of(config: RunConfig) -> Path:
 def is_finished(folder: Path) -> bool:
     """Whether the run in that folder was trained and evaluated to its end."""
     path = folder / "provenance.json"
-    return path.is_file() and provenance.finished_at(folder) is not None
+    return path.is_file() and finished_at(folder) is not None
 
 
 def require_own_folders(folds: Sequence[Fold]) -> None:

@@ -48,8 +48,8 @@ from wound_jax.models.build import model_dims
 from wound_jax.models.functional import abstract_model
 from wound_jax.report import write_html
 from wound_jax.report.score_run import score_run
-from wound_jax.training import provenance
 from wound_jax.training.loop import require_validation
+from wound_jax.training.record import require_same_data
 from wound_jax.training.setup import build_objective
 
 
@@ -203,7 +203,7 @@ def _check(
         _require_trainable(configs[0], data)
         for config in configs:
             if (folder_of(config) / "provenance.json").is_file():
-                provenance.require_same_data(folder_of(config), cells.of(config).fingerprint)
+                require_same_data(folder_of(config), cells.of(config).fingerprint)
         sides.append((name, data))
     if sides:
         require_agreement(sides, between_data, allowed)

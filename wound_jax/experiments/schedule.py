@@ -18,11 +18,10 @@ from wound_jax.data.cells import PreparedData
 from wound_jax.errors import UserError
 from wound_jax.experiments.cells import SharedCells, cells_key
 from wound_jax.experiments.plan import PlannedVariant, folder_of
-from wound_jax.training import provenance
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.log import TrainingLog
 from wound_jax.training.loop import Loop, drive
-from wound_jax.training.run_record import add_seconds, record_start
+from wound_jax.training.record import add_seconds, record_resumed, record_start
 from wound_jax.training.seeds import SeedsLog, SeedsRun
 from wound_jax.training.setup import Run
 
@@ -192,7 +191,7 @@ def _open(config: RunConfig, data: PreparedData, run: Run | SeedsRun) -> Path:
     """
     folder = folder_of(config)
     if (folder / "provenance.json").is_file():
-        provenance.resume(folder, run.devices.mesh.devices.flat)
+        record_resumed(folder, run.devices.mesh.devices.flat)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         record_start(folder, config, data, run)

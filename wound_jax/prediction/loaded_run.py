@@ -15,8 +15,8 @@ from wound_jax.models.build import model_dims
 from wound_jax.models.functional import abstract_model
 from wound_jax.models.partition import label_parameters, partition
 from wound_jax.prediction.network import Ensemble, NetworkPredictor, Predictor
-from wound_jax.training import provenance
 from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.record import finished_at
 from wound_jax.training.run_folder import _members, members_of, require_run
 
 
@@ -66,7 +66,7 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
 
 def _load_ensemble(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRun:
     for member, finished in _members(folder):
-        now = provenance.finished_at(require_run(member))
+        now = finished_at(require_run(member))
         if now != finished:
             raise UserError(
                 f"{member} is not the run that was averaged in {folder}: it was finished "

@@ -16,8 +16,8 @@ from wound_jax.evaluation.stability import training_stability
 from wound_jax.prediction.calibration.saved import FILE, save_blend
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.report import write_run_html
-from wound_jax.training import provenance
 from wound_jax.training.log import read_metrics
+from wound_jax.training.record import record_finished
 from wound_jax.training.run_folder import members_of
 
 
@@ -50,7 +50,7 @@ def score_run(
         save_blend(folder / FILE, outcome.share)
     outcome.result["run"] = {"steps": list(loaded.steps)}
     tables = write_report(folder / "eval", outcome, yardstick, folder, config)
-    provenance.finish(folder)
+    record_finished(folder)
     write_run_html(folder)
     return tables
 

@@ -29,6 +29,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.devices import processes
 from wound_jax.devices.mesh import Devices
 from wound_jax.errors import UserError
+from wound_jax.models.build import Model
 from wound_jax.training.batch import Feed
 from wound_jax.training.log import Progress, TrainingLog, Validations, mean_metrics
 from wound_jax.training.step import TrainState
@@ -99,6 +100,7 @@ class Trainable(Protocol):
     """What is trained: a `wound_jax.training.setup.Run`, or whatever else has its parts.
 
     Attributes:
+        model: structure, initial parameters and labels.
         devices: where it computes.
         feed: places the cells and the batches on the devices.
         batches_per_epoch: how many batches an epoch has.
@@ -110,6 +112,7 @@ class Trainable(Protocol):
         evaluate: the compiled evaluation step.
     """
 
+    model: Model
     devices: Devices
     feed: Feed
     batches_per_epoch: int

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.errors import UserError
-from wound_jax.training import provenance
+from wound_jax.training.record import finished_at
 
 _ENSEMBLE = "ensemble.json"
 
@@ -94,7 +94,7 @@ def name_members(folder: Path, members: Sequence[Path]) -> None:
     that is trained anew in the same place is told.
     """
     runs = [
-        {"folder": os.path.relpath(member, folder), "finished": provenance.finished_at(member)}
+        {"folder": os.path.relpath(member, folder), "finished": finished_at(member)}
         for member in members
     ]
     (folder / _ENSEMBLE).write_text(json.dumps({"runs": runs}, indent=2) + "\n")
