@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     """Trains the phase that the first argument names; returns the exit status."""
     if not argv or argv[0] not in PHASES:
         print(__doc__, file=sys.stderr)
-        return 2
+        return 0 if argv[:1] in (["-h"], ["--help"]) else 2
     return train(["--config", str(CONFIGS / PHASES[argv[0]]), *argv[1:]])
 
 

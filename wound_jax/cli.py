@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from wound_jax.errors import UserError
 
@@ -34,6 +35,28 @@ def add_overrides(parser: argparse.ArgumentParser, what: str = "changes to the c
 def add_no_progress(parser: argparse.ArgumentParser) -> None:
     """Adds `--no-progress`."""
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def new_file(output: str, source: str | None, option: str, *, overwrite: bool) -> Path:
+    """The file that a command writes.
+
+    Args:
+        output: as it was given.
+        source: the file that is read.
+        option: what names `source`.
+        overwrite: whether a file may be replaced.
+
+    Raises:
+        UserError: it is the file that is read, it exists, or its folder does not.
+    """
+    path = Path(output)
+    if path.resolve() == Path(str(source)).resolve():
+        raise UserError(f"{option} and --output are both {path}; write to another file.")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; choose another --output, or give --overwrite.")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} into.")
+    return path
 
 
 def run(main_body: Callable[[], int], interrupted: str = "interrupted") -> int:

@@ -7,7 +7,6 @@ chosen, values on the model's scale, rows quick to read. `docs/large_data.md` sa
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from wound_jax import cli
 from wound_jax.config import RunConfig, load_config
@@ -29,30 +28,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wound_jax convert",
-        description="Rewrite a file as a training store, for data.location=disk.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Rewrite a file as a training store, for data.location=disk."
+    parser = cli.parser("convert", what, _EXAMPLES)
     parser.add_argument("--config", required=True, help="config of the runs that will train")
     parser.add_argument("--output", required=True, help="store to write (.h5ad)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    cli.add_no_progress(parser)
+    cli.add_overrides(parser)
     return parser
 
 
 def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
-    output = Path(arguments.output)
     _require_convertible(config)
-    if output.resolve() == Path(str(config.data.path)).resolve():
-        raise UserError(f"data.path and --output are both {output}; write to another file.")
-    if output.exists() and not arguments.overwrite:
-        raise UserError(f"{output} exists; choose another --output, or give --overwrite.")
-    if not output.parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} to write {output.name} into.")
+    overwrite = arguments.overwrite
+    output = cli.new_file(arguments.output, config.data.path, "data.path", overwrite=overwrite)
     # Everything heavy is imported once the config is known to be sound.
     from wound_jax.data.store.convert import convert
 

@@ -29,12 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wound_jax.evaluate",
-        description="Score a trained run on held-out cells.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("evaluate", "Score a trained run on held-out cells.", _EXAMPLES)
     parser.add_argument("run", help="folder of a run or an ensemble")
     parser.add_argument("--part", choices=("test", "val", "train"), default="test")
     parser.add_argument("--input", help="score all treated cells of this h5ad file instead")
@@ -51,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also write the pair of files that cell-eval reads, and run it (extra [cell-eval])",
     )
     parser.add_argument("--output", help="folder for the results; default RUN/eval or RUN/eval-...")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to split.* and evaluation.*"
-    )
+    cli.add_overrides(parser, "changes to split.*, prediction.* and evaluation.*")
     return parser
 
 

@@ -9,10 +9,9 @@ training are left out here. Files of any size are read and written in parts.
 
 import argparse
 import sys
-from pathlib import Path
 
 from wound_jax import cli
-from wound_jax.errors import UserError, unknown_name
+from wound_jax.errors import unknown_name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,10 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wound_jax.predict",
-        description="Predict perturbed cells from the control cells of a file.",
-    )
+    parser = cli.parser("predict", "Predict perturbed cells from the control cells of a file.")
     parser.add_argument("run", help="folder of a run or an ensemble")
     parser.add_argument("--input", required=True, help="h5ad file with control cells")
     parser.add_argument("--output", required=True, help="h5ad file to write")
@@ -43,18 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    cli.add_no_progress(parser)
     return parser
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    output = Path(arguments.output)
-    if output.resolve() == Path(arguments.input).resolve():
-        raise UserError(f"--input and --output are both {output}; write to another file.")
-    if output.exists() and not arguments.overwrite:
-        raise UserError(f"{output} exists; choose another --output, or give --overwrite.")
-    if not output.parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} to write {output.name} into.")
+    overwrite = arguments.overwrite
+    output = cli.new_file(arguments.output, arguments.input, "--input", overwrite=overwrite)
     # Everything heavy is imported once the arguments are known to be sound.
     from wound_jax.devices.compilation import use_compilation_cache
     from wound_jax.prediction.files import predict_file, warn

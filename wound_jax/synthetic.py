@@ -12,7 +12,7 @@ from pathlib import Path
 import anndata as ad
 from pydantic import ValidationError
 
-from wound_jax.cli import run
+from wound_jax import cli
 from wound_jax.config.schema import SyntheticConfig
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
@@ -37,14 +37,12 @@ def main(argv: list[str] | None = None) -> int:
         0, or 2 when the arguments are wrong; the message is on stderr.
     """
     args = _parser().parse_args(argv)
-    return run(lambda: _write(args))
+    return cli.run(lambda: _write(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wound_jax.synthetic",
-        description="Write the synthetic wound set: simulated burnt and sham mouse skin.",
-    )
+    what = "Write the synthetic wound set: simulated burnt and sham mouse skin."
+    parser = cli.parser("synthetic", what)
     parser.add_argument("--output", type=Path, required=True, help="h5ad file of the cells")
     parser.add_argument("--truth", type=Path, help="h5ad file of the counterfactual and effect")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")

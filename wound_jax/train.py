@@ -31,18 +31,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wound_jax.train",
-        description="Train and evaluate a set transformer.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("train", "Train and evaluate a set transformer.", _EXAMPLES)
     parser.add_argument("--config", action="append", help="YAML file; of several later ones win")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
     together = "one of several processes that train this run together (docs/scaling.md)"
     parser.add_argument("--distributed", action="store_true", help=together)
-    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    cli.add_no_progress(parser)
+    cli.add_overrides(parser)
     return parser
 
 

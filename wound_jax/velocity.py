@@ -16,7 +16,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from wound_jax.cli import run
+from wound_jax import cli
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import read_annotations
 from wound_jax.data.source import is_gene_matrix, matrix
@@ -72,14 +72,12 @@ def main(argv: list[str] | None = None) -> int:
         0, or 2 when the input is wrong; the message is on stderr.
     """
     args = _parser().parse_args(argv)
-    return run(lambda: args.body(args))
+    return cli.run(lambda: args.body(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wound_jax.velocity",
-        description="Bring RNA velocity into the basis of a representation, and test its use.",
-    )
+    what = "Bring RNA velocity into the basis of a representation, and test its use."
+    parser = cli.parser("velocity", what)
     commands = parser.add_subparsers(required=True, metavar="{add,diagnose}")
     _add_options(commands.add_parser("add", help="add obsm['velocity_<rep>'] to a file"))
     _diagnose_options(commands.add_parser("diagnose", help="does velocity point to the effect?"))

@@ -5,6 +5,7 @@
     peer      the same for the PyTorch original, under the Python of another environment
     pool      starts workers, hands out turns, stops them
     figures   medians, spreads and ratios, as a table and as JSON
+    seeds     what it gains to train seeds in one program, by a function of its own
 
 The command is scripts/benchmark.py; docs/benchmarks.md says how its figures are to be read.
 """

@@ -6,7 +6,7 @@ Nothing here imports jax, so that both answer at once.
 import argparse
 import sys
 
-from wound_jax.cli import run
+from wound_jax import cli
 from wound_jax.config.diff import diff_runs, has_provenance, render
 from wound_jax.config.load import dump_config, load_config
 
@@ -28,21 +28,17 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     if args.command == "show":
-        return run(lambda: _show(args.config, args.overrides))
-    return run(lambda: _diff(args.a, args.b))
+        return cli.run(lambda: _show(args.config, args.overrides))
+    return cli.run(lambda: _diff(args.a, args.b))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wound_jax.config",
-        description="Print a resolved config, or what differs between two runs.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "Print a resolved config, or what differs between two runs."
+    parser = cli.parser("config", what, EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{show,diff}")
     show = commands.add_parser("show", help="print every key of a config with its value")
     show.add_argument("config", nargs="?", help="a YAML file; without one, the defaults")
-    show.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override, value in YAML")
+    cli.add_overrides(show, "changes to the config, values in YAML")
     diff = commands.add_parser("diff", help="print what differs; exit 1 if anything does")
     diff.add_argument("a", help="a YAML config, or the folder of a run")
     diff.add_argument("b", help="another one")
