@@ -100,7 +100,7 @@ def collapsed(found: Sequence[Case]) -> list[np.ndarray]:
 
 
 def reversed_(found: Sequence[Case]) -> list[np.ndarray]:
-    """Every cell moves by the true shift, the wrong way."""
+    """Every cell moves by the true delta, the wrong way."""
     return [
         np.maximum(case.stratum.control - case.stratum.mean_delta, 0.0).astype(np.float32)
         for case in found
@@ -112,11 +112,11 @@ def human(symbols: Sequence[str]) -> list[str]:
 
 
 def test_registered_signs_are_those_of_the_simulated_wound():
-    shift, place = wound().truth.log_shift, {gene: i for i, gene in enumerate(genes())}
+    delta, place = wound().truth.log_delta, {gene: i for i, gene in enumerate(genes())}
     judged = 0
     for row, kind in enumerate(TYPES):
         for gene, sign in signs_in(families_of(kind)).items():
-            assert (sign * shift[row, :, place[gene]] > 0).all(), (kind, gene)
+            assert (sign * delta[row, :, place[gene]] > 0).all(), (kind, gene)
             judged += 1
     assert judged > 150
 

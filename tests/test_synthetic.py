@@ -39,7 +39,7 @@ def dense(matrix) -> np.ndarray:
 
 
 def matrices(wound: SyntheticWound) -> dict[str, np.ndarray]:
-    found = {"shift": wound.truth.log_shift}
+    found = {"delta": wound.truth.log_delta}
     for part, adata in (("cells", wound.adata), ("truth", wound.truth.adata)):
         layers = {name: adata.layers[name] for name in layer_names(adata)}
         for key, matrix in {"X": adata.X, **layers, **adata.obsm}.items():
@@ -59,7 +59,7 @@ def test_same_settings_same_numbers_and_each_seed_its_own():
 
 def test_programs_do_not_depend_on_the_number_of_cells():
     few, more = simulate(TINY).truth, simulate(TINY.model_copy(update={"n_cells": 700})).truth
-    assert np.array_equal(few.log_shift, more.log_shift)
+    assert np.array_equal(few.log_delta, more.log_delta)
     assert frame(few.adata.var).equals(frame(more.adata.var))
 
 
@@ -212,8 +212,8 @@ def test_command_writes_and_never_overwrites_unasked(tmp_path, capsys):
     assert np.array_equal(dense(read.X), dense(expected.adata.X))
     assert read.uns["wound_jax_synthetic"]["seed"] == 7
     assert "Simulated" in read.uns["wound_jax_synthetic"]["note"]
-    stored = ad.read_h5ad(truth).uns["burn_log_shift"]["values"]
-    assert np.array_equal(stored, expected.truth.log_shift)
+    stored = ad.read_h5ad(truth).uns["burn_log_delta"]["values"]
+    assert np.array_equal(stored, expected.truth.log_delta)
     before = output.read_bytes()
     assert main(["--output", str(output), *size, "8"]) == 2
     assert "--overwrite" in capsys.readouterr().err

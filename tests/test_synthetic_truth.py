@@ -56,8 +56,8 @@ def test_truth_is_about_exactly_the_control_cells(wound):
         assert list(control.obs[column]) == list(truth.obs[column])
     assert set(truth.obs["condition"]) == {"Burn"}
     assert set(truth.obs["observed_condition"]) == {"Sham"}
-    assert wound.truth.log_shift.shape == (11, 3, 800)
-    assert np.array_equal(truth.uns["burn_log_shift"]["values"], wound.truth.log_shift)
+    assert wound.truth.log_delta.shape == (11, 3, 800)
+    assert np.array_equal(truth.uns["burn_log_delta"]["values"], wound.truth.log_delta)
 
 
 def test_nothing_of_the_truth_is_in_the_measured_cells(wound):
@@ -99,25 +99,25 @@ def test_counterfactual_effect_is_the_observed_difference(wound, kind):
     assert np.polyfit(told, observed, 1)[0] == pytest.approx(1.0, abs=0.15)
 
 
-def test_log_shift_is_the_mean_effect_on_cells(wound):
+def test_log_delta_is_the_mean_effect_on_cells(wound):
     """A type's mean over noise-free cells, up to the constant of dividing by the sum."""
     truth = wound.truth.adata
     ratio = np.log(np.expm1(truth.layers["mean"]) / np.expm1(truth.layers["control_mean"]))
     for day, name in enumerate(DAYS):
         mean = ratio[of(truth, "Ker", name)].mean(axis=0)
-        shift = wound.truth.log_shift[TYPES.index("Ker"), day]
-        assert np.std(mean - shift) < 0.1 * np.std(shift)
-        assert np.corrcoef(mean, shift)[0, 1] > 0.995
+        delta = wound.truth.log_delta[TYPES.index("Ker"), day]
+        assert np.std(mean - delta) < 0.1 * np.std(delta)
+        assert np.corrcoef(mean, delta)[0, 1] > 0.995
 
 
 def test_known_responses_have_their_sign(wound):
-    def shift(kind: str, gene: str) -> np.ndarray:
+    def delta(kind: str, gene: str) -> np.ndarray:
         place = list(wound.adata.var_names).index(gene)
-        return wound.truth.log_shift[TYPES.index(kind), :, place]
+        return wound.truth.log_delta[TYPES.index(kind), :, place]
 
     up = [("Ker", "Krt6a"), ("Fib", "Postn"), ("Neu", "S100a8"), ("Endo", "Kdr"), ("T", "Ccl2")]
-    assert all((shift(*pair) > 0).all() for pair in up)
-    assert (shift("Ker", "Krt10") < 0).all()
+    assert all((delta(*pair) > 0).all() for pair in up)
+    assert (delta("Ker", "Krt10") < 0).all()
 
 
 def test_macrophages_go_from_inflammation_to_repair(wound):
@@ -169,10 +169,10 @@ def test_a_type_never_seen_burnt_is_partly_told_by_its_control_expression(wound)
 def test_effect_scale_zero_is_no_effect_and_the_effect_is_linear_in_it():
     tiny = SyntheticConfig(n_cells=600, n_genes=300, embedding_dim=8, effect_scale=0.0)
     truth = simulate(tiny).truth
-    assert not truth.log_shift.any()
+    assert not truth.log_delta.any()
     assert np.array_equal(truth.adata.layers["mean"], truth.adata.layers["control_mean"])
     full, half = (
-        simulate(tiny.model_copy(update={"effect_scale": scale})).truth.log_shift
+        simulate(tiny.model_copy(update={"effect_scale": scale})).truth.log_delta
         for scale in (1.0, 0.5)
     )
     np.testing.assert_allclose(full, 2 * half, rtol=1e-5)

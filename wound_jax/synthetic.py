@@ -1,11 +1,10 @@
-"""Command `python -m wound_jax.synthetic`: writes the synthetic wound set to h5ad files.
+"""`python -m wound_jax synthetic --output CELLS.h5ad`: the synthetic wound set as h5ad files.
 
 The measured cells go to `--output`; the truth (counterfactual of each control cell, true effect)
 goes to a file of its own, and only when `--truth` asks for it, so that no training reads it.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from wound_jax import cli
 from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.h5ad_writer import replacing
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 
@@ -28,14 +28,7 @@ _HELP = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: arguments without the program's name; those of the process by default.
-
-    Returns:
-        0, or 2 when the arguments are wrong; the message is on stderr.
-    """
+    """Writes the files; returns the exit status."""
     args = _parser().parse_args(argv)
     return cli.run(lambda: _write(args))
 
@@ -93,10 +86,8 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _save(adata: ad.AnnData, path: Path) -> None:
-    """Writes beside the target, then renames: a broken run leaves no half file under its name."""
-    part = path.with_name(path.name + ".part")
-    adata.write_h5ad(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        adata.write_h5ad(part)
     print(f"{path}: {adata.n_obs} cells x {adata.n_vars} genes")
 
 

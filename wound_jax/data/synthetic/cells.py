@@ -1,4 +1,4 @@
-"""The cells of the synthetic wound set: where each comes from and its hidden state.
+"""Cells of the synthetic wound set: where each comes from, and its hidden state.
 
 A cell's state is drawn once and serves its measured expression and its counterfactual alike:
 position on the lineage axes `a = L_type + 0.35 z`, competence to respond `h`, cell cycle, two
@@ -10,12 +10,11 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from wound_jax.data.synthetic.design import BURN, MICE, cells_per_mouse
-from wound_jax.data.synthetic.ingredients import Ingredient, stream
+from wound_jax.data.synthetic.design import BURN, DAYS, MICE, Ingredient, cells_per_mouse, stream
 from wound_jax.data.synthetic.markers import TYPES
 
 # Immune, mesenchymal and ectodermal coordinate of each type. The burn effect is in part a linear
-# function of them (`wound_jax.data.synthetic.effects`), so that types near each other respond
+# function of them (`wound_jax.data.synthetic.programs`), so that types near each other respond
 # alike and a type never seen burnt can be told from its control expression.
 LINEAGE: dict[str, tuple[float, float, float]] = {
     "Ker": (-0.6, -0.6, 1.2),
@@ -123,3 +122,20 @@ def _depth(
     of_mouse = (MOUSE_DEPTH_SD * rng.standard_normal(len(MICE)))[mouse_index]
     of_cell = CELL_DEPTH_SD * rng.standard_normal(len(type_index))
     return COUNTS_PER_GENE * n_genes * np.exp(of_type + of_mouse + of_cell)
+
+
+def mean_cells() -> Cells:
+    """One sham cell of each type whose state is the mean of its type, on the first day."""
+    zero = np.zeros(len(TYPES))
+    return Cells(
+        type_index=np.arange(len(TYPES)),
+        mouse_index=np.zeros(len(TYPES), dtype=int),
+        day=zero + DAYS[0],
+        burnt=np.zeros(len(TYPES), dtype=bool),
+        axes=np.array([LINEAGE[name] for name in TYPES]),
+        competence=zero,
+        cycle=zero,
+        own=np.zeros((len(TYPES), N_OWN)),
+        progress=zero,
+        depth=zero + 1.0,
+    )

@@ -1,17 +1,18 @@
-"""Who is measured: 16 mice nested in condition x day, and how many cells of each type they give.
+"""Design: 16 mice nested in condition x day, their cells of each type, and all random streams.
 
 The plan's margins (cells per type, cells per condition and day) are scaled to `n_cells` and met
 exactly; the table inside is the product of margins and enrichment, raked to them (iterative
-proportional fitting: Deming and Stephan 1940, Ann Math Stat 11:427).
+proportional fitting: Deming and Stephan 1940, Ann Math Stat 11:427). Every ingredient of the set
+draws from a stream of its own (`stream`), so that what one draws never moves another.
 """
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linprog
 
-from wound_jax.data.synthetic.ingredients import Ingredient, stream
 from wound_jax.data.synthetic.markers import TYPES
 
 BURN, SHAM = "Burn", "Sham"
@@ -171,3 +172,42 @@ def cells_per_mouse(n_cells: int, seed: int) -> Int[np.ndarray, "mice types"]:
         chances = weights[mice] / weights[mice].sum(axis=0)
         table[mice] = rng.multinomial(counts, chances.T).T
     return table
+
+
+class Ingredient(IntEnum):
+    """What a stream is for. Numbers are part of the seed: add new ones at the end."""
+
+    COMPOSITION = 0
+    ORDER = 1
+    STATES = 2
+    DEPTH = 3
+    BASE = 4
+    TYPES = 5
+    AXES = 6
+    FACTORS = 7
+    MICE = 8
+    KINETICS = 9
+    EFFECTS = 10
+    RESPONSES = 11
+    EXPRESSION = 12
+    MOLECULES = 13
+    COUNTERFACTUAL = 14
+    EMBEDDING = 15
+    EMBEDDING_NOISE = 16
+    COUNTERFACTUAL_NOISE = 17
+
+
+def stream(seed: int, ingredient: Ingredient, block: int = 0) -> np.random.Generator:
+    """The random generator of one ingredient and block of cells.
+
+    It is the child `spawn_key = (ingredient, block)` of `numpy.random.SeedSequence(seed)`, as
+    `SeedSequence.spawn` would make it.
+
+    Args:
+        seed: any integer; negative ones are seeds of their own.
+        ingredient: what is drawn.
+        block: number of the block of cells, for what is drawn cell by cell.
+    """
+    entropy = [abs(seed), int(seed < 0)]
+    key = (int(ingredient), block)
+    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))

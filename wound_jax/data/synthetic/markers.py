@@ -1,7 +1,7 @@
 """Mouse marker genes of the synthetic wound set, each set with where it was published.
 
 A set is a program of the simulation: identity sets raise a type above the others, response sets
-carry the burn effect with a known sign (`wound_jax.data.synthetic.effects`). Symbols are MGI
+carry the burn effect with a known sign (`wound_jax.data.synthetic.programs`). Symbols are MGI
 symbols; where the source is human, the mouse orthologue stands.
 """
 

@@ -1,24 +1,20 @@
-"""Noise-free expression of cells and its rate of change.
+"""Measurements of synthetic cells: expected expression, molecules, and an embedding.
 
 With log rates `eta` linear in the state, a cell's shares are `lambda = softmax(eta)` and their
-velocity is `d lambda / dt = lambda (d eta / dt - sum_g lambda_g d eta_g / dt)`. On the scale of
-the expression matrix, `x = log1p(1e4 lambda)`, the chain rule gives
-`dx/dt = 1e4 (d lambda / dt) / (1 + 1e4 lambda)`.
-
-A stand-in for the embedding of a foundation model: smooth, nonlinear, frozen, with noise.
-
-`e = tanh(((x - c) P / s) W1 + b1) W2 + noise`: `P` are the leading right singular vectors of all
-programs (what a principal component analysis of such cells finds), `c` the mean type, `s` the
-spread of the types, `W1, b1, W2` random (random features: Rahimi and Recht 2007). The map depends
-on the seed, the genes and the width, not on the cells.
-
-From expected expression to molecules: counts, spliced and unspliced, normalised counts.
+velocity is `d lambda / dt = lambda (d eta / dt - sum_g lambda_g d eta_g / dt)`; on the scale of
+the expression matrix, `x = log1p(1e4 lambda)` and `dx/dt = 1e4 (d lambda / dt) / (1 + 1e4 lambda)`.
 
 Counts are negative binomial as a gamma-Poisson mixture: `n ~ Poisson(depth lambda G)` with
 `G ~ Gamma(1/phi, phi)`, a gene's own activity in the cell, shared by its spliced and unspliced
 molecules and by the cell's counterfactual. Of the counted molecules a share is assigned to spliced
 transcripts. From `ds/dt = beta u - gamma s` (La Manno 2018, Nature 560:494) the unspliced mean is
 `u = max(ds/dt + gamma s, 0) / beta`.
+
+The embedding stands in for a foundation model's: smooth, nonlinear, frozen, with noise.
+`e = tanh(((x - c) P / s) W1 + b1) W2 + noise`: `P` are the leading right singular vectors of all
+programs (what a principal component analysis of such cells finds), `c` the mean type, `s` the
+spread of the types, `W1, b1, W2` random (random features: Rahimi and Recht 2007). The map depends
+on the seed, the genes and the width, not on the cells.
 """
 
 from dataclasses import dataclass, replace
@@ -28,20 +24,28 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
-from wound_jax.data.synthetic.cells import Cells
-from wound_jax.data.synthetic.design import MICE
-from wound_jax.data.synthetic.effects import (
+from wound_jax.data.synthetic.cells import Cells, mean_cells
+from wound_jax.data.synthetic.design import MICE, Ingredient, stream
+from wound_jax.data.synthetic.programs import (
     Effects,
+    Programs,
     amplitudes,
+    coefficients,
     draw_effects,
-    mean_cells,
+    draw_programs,
     profile_slopes,
     profiles,
 )
-from wound_jax.data.synthetic.ingredients import Ingredient, stream
-from wound_jax.data.synthetic.programs import Programs, coefficients, draw_programs
 
 TARGET_SUM = 1e4
+# Share of counted molecules that lie across a splice junction or in no doubt in an exon.
+SPLICED_SHARE = 0.85
+# Cells over which a velocity estimate is averaged (the usual number of neighbours).
+NEIGHBOURS = 30
+# Of the embedding.
+N_DIRECTIONS = 64
+N_FEATURES = 256
+NOISE_SD = 0.05
 
 
 class Expected(NamedTuple):
@@ -110,76 +114,6 @@ def draw_tissue(n_genes: int, mouse_sd: float, effect_scale: float, seed: int) -
     """
     programs = draw_programs(n_genes, seed)
     return Tissue(programs, draw_effects(programs, seed), mouse_sd, effect_scale)
-
-
-N_DIRECTIONS = 64
-
-
-N_FEATURES = 256
-
-
-NOISE_SD = 0.05
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The frozen map from log1p counts per 10,000 to the embedding.
-
-    Attributes:
-        centre: expression of the mean type.
-        directions: projection, already divided by the spread of the types.
-        inner: weights of the first layer.
-        bias: bias of the first layer.
-        outer: weights of the second layer.
-    """
-
-    centre: Float[np.ndarray, " genes"]
-    directions: Float[np.ndarray, "genes directions"]
-    inner: Float[np.ndarray, "directions features"]
-    bias: Float[np.ndarray, " features"]
-    outer: Float[np.ndarray, "features dims"]
-
-    def embed(
-        self, rng: np.random.Generator, expression: Float[np.ndarray, "cells genes"]
-    ) -> Float[np.ndarray, "cells dims"]:
-        """Embeds cells, float32; `rng` draws the noise."""
-        position = (expression - self.centre) @ self.directions
-        features = np.tanh(position @ self.inner + self.bias)
-        mapped = features @ self.outer
-        return mapped + NOISE_SD * rng.standard_normal(mapped.shape, dtype=np.float32)
-
-
-def draw_embedding(tissue: Tissue, dims: int, seed: int) -> Embedding:
-    """Draws the map.
-
-    Args:
-        tissue: gives the genes, the programs and the mean types.
-        dims: width of the embedding.
-        seed: seed of the set.
-    """
-    rng = stream(seed, Ingredient.EMBEDDING)
-    types = tissue.typical().log1p_cp10k()
-    centre = types.mean(axis=0)
-    # Mice are left out: their loadings are noise over all genes.
-    states = tissue.programs.loadings[len(types) : -len(MICE)]
-    moving = [types - centre, states, tissue.effects.loadings]
-    _, _, right = np.linalg.svd(np.concatenate(moving), full_matrices=False)
-    directions = right[:N_DIRECTIONS].T
-    spread = np.sqrt(np.mean(np.square((types - centre) @ directions)))
-    width = directions.shape[1]
-    inner = rng.standard_normal((width, N_FEATURES)) / np.sqrt(width)
-    bias = 0.5 * rng.standard_normal(N_FEATURES)
-    outer = rng.standard_normal((N_FEATURES, dims)) / np.sqrt(N_FEATURES)
-    parts = (centre, directions / spread, inner, bias, outer)
-    return Embedding(*(part.astype(np.float32) for part in parts))
-
-
-# Share of counted molecules that lie across a splice junction or in no doubt in an exon.
-SPLICED_SHARE = 0.85
-
-
-# Cells over which a velocity estimate is averaged (the usual number of neighbours).
-NEIGHBOURS = 30
 
 
 def draw_activity(
@@ -257,3 +191,56 @@ def velocity_confidence(
 
 def _sparse(molecules: np.ndarray) -> sp.csr_matrix:
     return sp.csr_matrix(molecules.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The frozen map from log1p counts per 10,000 to the embedding.
+
+    Attributes:
+        centre: expression of the mean type.
+        directions: projection, already divided by the spread of the types.
+        inner: weights of the first layer.
+        bias: bias of the first layer.
+        outer: weights of the second layer.
+    """
+
+    centre: Float[np.ndarray, " genes"]
+    directions: Float[np.ndarray, "genes directions"]
+    inner: Float[np.ndarray, "directions features"]
+    bias: Float[np.ndarray, " features"]
+    outer: Float[np.ndarray, "features dims"]
+
+    def embed(
+        self, rng: np.random.Generator, expression: Float[np.ndarray, "cells genes"]
+    ) -> Float[np.ndarray, "cells dims"]:
+        """Embeds cells, float32; `rng` draws the noise."""
+        position = (expression - self.centre) @ self.directions
+        features = np.tanh(position @ self.inner + self.bias)
+        mapped = features @ self.outer
+        return mapped + NOISE_SD * rng.standard_normal(mapped.shape, dtype=np.float32)
+
+
+def draw_embedding(tissue: Tissue, dims: int, seed: int) -> Embedding:
+    """Draws the map.
+
+    Args:
+        tissue: gives the genes, the programs and the mean types.
+        dims: width of the embedding.
+        seed: seed of the set.
+    """
+    rng = stream(seed, Ingredient.EMBEDDING)
+    types = tissue.typical().log1p_cp10k()
+    centre = types.mean(axis=0)
+    # Mice are left out: their loadings are noise over all genes.
+    states = tissue.programs.loadings[len(types) : -len(MICE)]
+    moving = [types - centre, states, tissue.effects.loadings]
+    _, _, right = np.linalg.svd(np.concatenate(moving), full_matrices=False)
+    directions = right[:N_DIRECTIONS].T
+    spread = np.sqrt(np.mean(np.square((types - centre) @ directions)))
+    width = directions.shape[1]
+    inner = rng.standard_normal((width, N_FEATURES)) / np.sqrt(width)
+    bias = 0.5 * rng.standard_normal(N_FEATURES)
+    outer = rng.standard_normal((N_FEATURES, dims)) / np.sqrt(N_FEATURES)
+    parts = (centre, directions / spread, inner, bias, outer)
+    return Embedding(*(part.astype(np.float32) for part in parts))

@@ -1,6 +1,4 @@
-"""Matrices that grow by blocks of rows: dense ones in place, sparse ones stacked at the end.
-
-The synthetic wound set, put together: what is measured, and the truth kept apart from it.
+"""The synthetic wound set, put together: what is measured, and the truth kept apart from it.
 
 Cells are generated in blocks of 2,048, so that memory beyond the result stays small. The same
 configuration gives the same numbers, bit for bit, on one machine with one version of numpy; the
@@ -18,66 +16,22 @@ from jaxtyping import Bool, Float
 from wound_jax.config.schema import SyntheticConfig
 from wound_jax.data.synthetic import measure
 from wound_jax.data.synthetic.cells import COUNTS_PER_GENE, Cells, draw_cells
-from wound_jax.data.synthetic.design import BURN, DAYS, MICE, SHAM
-from wound_jax.data.synthetic.effects import log_shifts
-from wound_jax.data.synthetic.ingredients import Ingredient, stream
+from wound_jax.data.synthetic.design import BURN, DAYS, MICE, SHAM, Ingredient, stream
 from wound_jax.data.synthetic.markers import TYPES
-from wound_jax.data.synthetic.measure import (
-    Embedding,
-    Expected,
-    Tissue,
-    draw_embedding,
-    draw_tissue,
-)
-
-Matrix = np.ndarray | sp.csr_matrix
-
-
-class Rows:
-    """Named matrices of one number of rows, filled block by block from the top."""
-
-    def __init__(self, n_rows: int):
-        self.n_rows = n_rows
-        self.filled = 0
-        self._dense: dict[str, np.ndarray] = {}
-        self._sparse: dict[str, list[sp.csr_matrix]] = {}
-
-    def add(self, parts: dict[str, Matrix]) -> None:
-        """Appends a block: the same names each time, all of one number of rows."""
-        height = len(next(part for part in parts.values() if isinstance(part, np.ndarray)))
-        for name, part in parts.items():
-            if isinstance(part, np.ndarray):
-                shape = (self.n_rows, *part.shape[1:])
-                whole = self._dense.setdefault(name, np.empty(shape, part.dtype))
-                whole[self.filled : self.filled + height] = part
-            else:
-                self._sparse.setdefault(name, []).append(part)
-        self.filled += height
-
-    def take(self, name: str) -> Matrix:
-        """The whole matrix of that name, which is then forgotten here."""
-        if name in self._dense:
-            return self._dense.pop(name)
-        return sp.csr_matrix(sp.vstack(self._sparse.pop(name), format="csr"))
-
+from wound_jax.data.synthetic.measure import Embedding, Expected, Tissue
+from wound_jax.data.synthetic.programs import log_deltas
 
 BLOCK = 2048
-
-
 EMBEDDING_KEY = "X_state_baseline"
-
-
 TIMEPOINTS = tuple(f"day{day}" for day in DAYS)
-
-
 # A gene has a velocity if the mean type has this many molecules of it in a median cell.
 VELOCITY_MIN_COUNT = 0.3
-
-
 NOTE = (
     "Simulated cells, no measurement: gene programs, mice, the burn effect and the velocity are "
     "drawn by wound_jax.data.synthetic."
 )
+
+Matrix = np.ndarray | sp.csr_matrix
 
 
 @dataclass(frozen=True)
@@ -92,14 +46,14 @@ class SyntheticTruth:
             `obsm` its embedding and `obsm["latent"]` its hidden state; `var` the kinetics. `obs`
             names the counterfactual condition, and `observed_condition` the measured one.
             `mean - control_mean` is the true burn effect on each cell.
-        log_shift: expected burn effect on the natural log of the expression rate, before rates
-            are divided by the cell's sum; also in `adata.uns["burn_log_shift"]`.
-        types: names of the first axis of `log_shift`.
+        log_delta: expected burn effect on the natural log of the expression rate, before rates
+            are divided by the cell's sum; also in `adata.uns["burn_log_delta"]`.
+        types: names of the first axis of `log_delta`.
         timepoints: names of the second axis.
     """
 
     adata: ad.AnnData
-    log_shift: Float[np.ndarray, "types days genes"]
+    log_delta: Float[np.ndarray, "types days genes"]
     types: tuple[str, ...]
     timepoints: tuple[str, ...]
 
@@ -134,7 +88,7 @@ def simulate(config: SyntheticConfig) -> SyntheticWound:
     cells = draw_cells(config.n_cells, config.n_genes, config.seed)
     lab = _lab(config)
     sham = ~cells.burnt
-    measured, counterfactual = Rows(len(cells)), Rows(int(sham.sum()))
+    measured, counterfactual = _Rows(len(cells)), _Rows(int(sham.sum()))
     for block, start in enumerate(range(0, len(cells), BLOCK)):
         part = cells.take(slice(start, start + BLOCK))
         expected = lab.tissue.expected(part)
@@ -152,6 +106,34 @@ def simulate(config: SyntheticConfig) -> SyntheticWound:
     adata = _assemble_measured(labels, cells, lab, measured, origin)
     truth = _assemble_truth(labels.loc[sham], cells.take(sham), lab, counterfactual, origin)
     return SyntheticWound(adata, truth)
+
+
+class _Rows:
+    """Named matrices filled by blocks of rows: dense ones in place, sparse ones stacked at last."""
+
+    def __init__(self, n_rows: int):
+        self.n_rows = n_rows
+        self.filled = 0
+        self._dense: dict[str, np.ndarray] = {}
+        self._sparse: dict[str, list[sp.csr_matrix]] = {}
+
+    def add(self, parts: dict[str, Matrix]) -> None:
+        """Appends a block: the same names each time, all of one number of rows."""
+        height = len(next(part for part in parts.values() if isinstance(part, np.ndarray)))
+        for name, part in parts.items():
+            if isinstance(part, np.ndarray):
+                shape = (self.n_rows, *part.shape[1:])
+                whole = self._dense.setdefault(name, np.empty(shape, part.dtype))
+                whole[self.filled : self.filled + height] = part
+            else:
+                self._sparse.setdefault(name, []).append(part)
+        self.filled += height
+
+    def take(self, name: str) -> Matrix:
+        """The whole matrix of that name, which is then forgotten here."""
+        if name in self._dense:
+            return self._dense.pop(name)
+        return sp.csr_matrix(sp.vstack(self._sparse.pop(name), format="csr"))
 
 
 @dataclass(frozen=True)
@@ -204,12 +186,12 @@ class _Lab:
 
 
 def _lab(config: SyntheticConfig) -> _Lab:
-    tissue = draw_tissue(config.n_genes, config.mouse_sd, config.effect_scale, config.seed)
+    tissue = measure.draw_tissue(config.n_genes, config.mouse_sd, config.effect_scale, config.seed)
     typical_count = tissue.typical().share.mean(axis=0) * COUNTS_PER_GENE * config.n_genes
     return _Lab(
         seed=config.seed,
         tissue=tissue,
-        embedding=draw_embedding(tissue, config.embedding_dim, config.seed),
+        embedding=measure.draw_embedding(tissue, config.embedding_dim, config.seed),
         velocity_genes=typical_count >= VELOCITY_MIN_COUNT,
     )
 
@@ -244,7 +226,7 @@ def _pseudotime(cells: Cells) -> Float[np.ndarray, " cells"]:
 
 
 def _assemble_measured(
-    labels: pd.DataFrame, cells: Cells, lab: _Lab, rows: Rows, origin: dict
+    labels: pd.DataFrame, cells: Cells, lab: _Lab, rows: _Rows, origin: dict
 ) -> ad.AnnData:
     counts, velocity = rows.take("counts"), rows.take("velocity")
     obs = labels.assign(
@@ -266,7 +248,7 @@ def _assemble_measured(
 
 
 def _assemble_truth(
-    labels: pd.DataFrame, controls: Cells, lab: _Lab, rows: Rows, origin: dict
+    labels: pd.DataFrame, controls: Cells, lab: _Lab, rows: _Rows, origin: dict
 ) -> SyntheticTruth:
     programs = lab.tissue.programs
     obs = labels.assign(
@@ -281,15 +263,15 @@ def _assemble_truth(
         },
         index=pd.Index(programs.genes),
     )
-    shift = log_shifts(lab.tissue.effects, lab.tissue.effect_scale)
+    delta = log_deltas(lab.tissue.effects, lab.tissue.effect_scale)
     names = {"types": np.array(TYPES), "timepoints": np.array(TIMEPOINTS)}
-    uns = {**origin, "burn_log_shift": {"values": shift, **names}}
+    uns = {**origin, "burn_log_delta": {"values": delta, **names}}
     adata = ad.AnnData(X=rows.take("X"), obs=obs, var=var, uns=uns)
     for name in ("counts", "mean", "control_mean"):
         adata.layers[name] = rows.take(name)
     adata.obsm[EMBEDDING_KEY] = rows.take(EMBEDDING_KEY)
     adata.obsm["latent"] = _latent(controls)
-    return SyntheticTruth(adata, shift, TYPES, TIMEPOINTS)
+    return SyntheticTruth(adata, delta, TYPES, TIMEPOINTS)
 
 
 def _latent(cells: Cells) -> Float[np.ndarray, "cells factors"]:
