@@ -186,7 +186,7 @@ def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     store.write_text("precious")
     with pytest.raises(UserError, match=r"layers/counts|integer counts"):
         convert(tiny_config(path, input="layers/counts"), store, progress=False)
-    monkeypatch.setattr("wound_jax.data.store.files.StoreWriter.finish", lambda *_: 1 / 0)
+    monkeypatch.setattr("wound_jax.data.store.convert.write_record", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         convert(tiny_config(path), store, progress=False)
     assert store.read_text() == "precious"

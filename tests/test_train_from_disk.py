@@ -132,7 +132,10 @@ def test_a_store_that_changed_under_a_run_is_refused(folder, tmp_path):
     [
         (["data.input=obsm/A"], "data.input=obsm/A is an embedding: set data.input=X"),
         (["data.source=synthetic"], "data.source=synthetic is simulated: set data.location="),
-        (["velocity.enable=true"], "needs the velocities of all cells in memory: set data.res"),
+        (
+            ["velocity.enable=true"],
+            "needs the velocities of all cells in memory: set data.location=device",
+        ),
     ],
 )
 def test_what_a_store_does_not_hold_is_refused_before_anything_is_read(change, message):

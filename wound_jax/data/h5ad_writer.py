@@ -1,4 +1,4 @@
-"""h5ad files that are written block by block, under another name until they are whole."""
+"""h5ad files written block by block, under another name until they are whole."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -51,14 +51,6 @@ def new_h5ad(
         yield file
 
 
-def csr_group(file: Any, shape: tuple[int, int]) -> Any:
-    """The group of a CSR matrix X, still without its arrays."""
-    x = file.create_group("X")
-    x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-    x.attrs["shape"] = np.array(shape, np.int64)
-    return x
-
-
 def write_dense(file: Any, blocks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
     """Writes X as a dense matrix, block by block.
 
@@ -80,6 +72,7 @@ def write_csr(
     blocks: Iterable[Any],
     shape: tuple[int, int],
     *,
+    n_values: int | None = None,
     compression: str | None = None,
 ) -> None:
     """Writes X as a CSR matrix, block by block; the arguments are those of `write_dense`.
@@ -88,18 +81,35 @@ def write_csr(
         file: from `new_h5ad`.
         blocks: float32 `[cells, genes]`, dense or CSR.
         shape: of X.
+        n_values: how many values are stored in all; given, they lie in one piece, neither cut
+            into chunks nor compressed.
         compression: of h5py, such as "gzip".
+
+    Raises:
+        RuntimeError: the blocks hold other numbers of cells or values than was said.
     """
-    x, indptr = csr_group(file, shape), [np.zeros(1, np.int64)]
-    options: dict[str, Any] = {"maxshape": (None,), "chunks": (_CHUNK,), "compression": compression}
+    x, indptr = file.create_group("X"), [np.zeros(1, np.int64)]
+    x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+    x.attrs["shape"] = np.array(shape, np.int64)
+    growing: dict[str, Any] = {"maxshape": (None,), "chunks": (_CHUNK,), "compression": compression}
+    options = growing if n_values is None else {}
+    kinds = {"data": "<f4", "indices": "<i4"}
     arrays = {
-        "data": x.create_dataset("data", (0,), "<f4", **options),
-        "indices": x.create_dataset("indices", (0,), "<i4", **options),
+        name: x.create_dataset(name, (n_values or 0,), kinds[name], **options) for name in kinds
     }
+    end = 0
     for block in map(sp.csr_matrix, blocks):
-        start = int(indptr[-1][-1])
+        start, end = end, end + block.nnz
+        _require_same(n_values is None or end <= n_values)
         for name, array in arrays.items():
-            array.resize(start + block.nnz, axis=0)
-            array[start:] = getattr(block, name)
+            if n_values is None:
+                array.resize(end, axis=0)
+            array[start:end] = getattr(block, name)
         indptr.append(start + block.indptr[1:].astype(np.int64))
     x.create_dataset("indptr", data=np.concatenate(indptr))
+    _require_same(n_values in (None, end) and len(x["indptr"]) == shape[0] + 1)
+
+
+def _require_same(same: bool) -> None:
+    if not same:
+        raise RuntimeError("the cells changed while they were written; write them again")

@@ -1,4 +1,4 @@
-"""From an h5ad file of any size to a training store, in two passes over blocks of rows.
+"""Conversion of an h5ad file of any size to a training store, in two passes over blocks of rows.
 
 The first looks at the scale of all cells, counts the values of each gene and fits the
 preprocessing on the training cells; the second brings the cells to it and writes them. Both need
@@ -16,7 +16,7 @@ from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
 from wound_jax.data.cells import CellDigest
 from wound_jax.data.fit import training_labels
-from wound_jax.data.h5ad_writer import replacing
+from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr
 from wound_jax.data.preprocess import Preprocessing, PreprocessingFit
 from wound_jax.data.source import (
     BackedCells,
@@ -31,11 +31,11 @@ from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store.files import (
     Store,
     StoreRecord,
-    StoreWriter,
     labels_digest,
     open_store,
     plain_exclude,
     training_digest,
+    write_record,
 )
 from wound_jax.errors import UserError
 
@@ -87,17 +87,20 @@ class _Conversion:
     def write(self, output: Path) -> None:
         """Both passes."""
         preprocessing, values_of, lowest = self._look()
-        names = self._source.genes
-        kept = np.isin(names, preprocessing.genes)
-        with replacing(output) as part:
-            digest = CellDigest(self._labels, preprocessing.genes)
-            n_values = int(values_of[kept].sum())
-            with StoreWriter(part, self._obs, preprocessing.genes, n_values) as writer:
-                for _, block in self._blocks("writing"):
-                    cells = preprocessing.transform_csr(block, names)
-                    digest.add(cells.toarray())
-                    writer.add(cells)
-                writer.finish(self._record(preprocessing, digest.hexdigest(), lowest))
+        genes = preprocessing.genes
+        digest = CellDigest(self._labels, genes)
+        n_values = int(values_of[np.isin(self._source.genes, genes)].sum())
+        shape = len(self._obs), len(genes)
+        with replacing(output) as part, new_h5ad(part, self._obs, genes, {}) as file:
+            write_csr(file, self._brought(preprocessing, digest), shape, n_values=n_values)
+            write_record(file, self._record(preprocessing, digest.hexdigest(), lowest))
+
+    def _brought(self, preprocessing: Preprocessing, digest: CellDigest) -> Iterator[Matrix]:
+        """The cells as they are stored, which the digest takes up on their way."""
+        for _, block in self._blocks("writing"):
+            cells = preprocessing.transform_csr(block, self._source.genes)
+            digest.add(cells.toarray())
+            yield cells
 
     def _look(self) -> tuple[Preprocessing, np.ndarray, float]:
         """The preprocessing, the number of values of each gene, and the lowest value of all."""

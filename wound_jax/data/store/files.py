@@ -1,4 +1,4 @@
-"""The training store: cells in a model's genes and scale, laid out so that rows are read fast.
+"""Training store: cells in a model's genes and scale, laid out so that rows are read fast.
 
 An h5ad file like others, whose X is CSR with its values and columns each in one piece, neither
 cut into chunks nor compressed: row i is bytes `4 indptr[i]` to `4 indptr[i+1]` of both. `uns` says
@@ -8,20 +8,17 @@ what the cells were brought to, and on which training cells the genes were chose
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem
+from anndata.io import read_elem, write_elem
 
 from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import CellDigest
-from wound_jax.data.h5ad_writer import csr_group, new_h5ad
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad, read_labels
 from wound_jax.data.splits import Split
@@ -153,55 +150,6 @@ def _open_rows(path: Path, x: Any) -> SparseRows:
     return SparseRows(path, indptr, int(x.attrs["shape"][1]), *at)
 
 
-class StoreWriter:
-    """Writes the cells of a new store, block by block; use as a context manager.
-
-    Args:
-        path: the file to write.
-        obs: labels of the cells.
-        genes: names of the columns.
-        n_values: how many values are not zero, over all cells.
-    """
-
-    def __init__(self, path: Path, obs: pd.DataFrame, genes: Iterable[str], n_values: int):
-        self._file = new_h5ad(path, obs, genes, {})
-        self._shape = len(obs), len(tuple(genes))
-        self._indptr = np.zeros(len(obs) + 1, np.int64)
-        self._n_values = n_values
-        self._row = 0
-
-    def __enter__(self) -> "StoreWriter":
-        self._h5 = self._file.__enter__()
-        x = csr_group(self._h5, self._shape)
-        self._data = x.create_dataset("data", (self._n_values,), "<f4")
-        self._indices = x.create_dataset("indices", (self._n_values,), "<i4")
-        self._x = x
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
-
-    def add(self, block: Any) -> None:
-        """Writes the next cells.
-
-        Args:
-            block: CSR `[cells, genes]`, without stored zeros.
-        """
-        start = self._indptr[self._row]
-        end = start + block.nnz
-        if end > self._n_values:
-            raise RuntimeError("the cells changed while they were converted; convert them again")
-        self._data[start:end] = block.data
-        self._indices[start:end] = block.indices
-        self._indptr[self._row + 1 : self._row + 1 + block.shape[0]] = start + block.indptr[1:]
-        self._row += block.shape[0]
-
-    def finish(self, record: StoreRecord) -> None:
-        """Writes what makes the file a store; only a whole one gets here."""
-        if self._row != self._shape[0] or self._indptr[-1] != self._n_values:
-            raise RuntimeError("the cells changed while they were converted; convert them again")
-        self._x.create_dataset("indptr", data=self._indptr)
-        text = json.dumps(dataclasses.asdict(record))
-        uns = self._h5["uns"]
-        uns.create_dataset(STORE_RECORD, data=text, dtype=h5py.string_dtype())
-        uns[STORE_RECORD].attrs.update({"encoding-type": "string", "encoding-version": "0.2.0"})
+def write_record(file: Any, record: StoreRecord) -> None:
+    """Makes an h5ad file a store; written last, so that only a whole one is ever taken for one."""
+    write_elem(file["uns"], STORE_RECORD, json.dumps(dataclasses.asdict(record)))
