@@ -281,5 +281,5 @@ def test_wrong_cells_are_not(wound_days, predict):
 @pytest.mark.parametrize("name", ["type_mean_delta", "type_timepoint_mean_delta"])
 def test_the_mean_shift_of_the_other_days_is_not_accepted(wound_days, name):
     training = [s for s in wound_days if s.timepoint != "day14"]
-    fitted = BASELINES[name].fit(training, True)
+    fitted = BASELINES.get(name).fit(training, True)
     assert not judge(wound_days, fitted.predict)["accepted"]

@@ -16,10 +16,9 @@ from wound_jax.data.prepare import prepare
 from wound_jax.data.strata import plan_strata
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
-from wound_jax.evaluation.reference import fit_yardstick
+from wound_jax.evaluation.reference import fit_reference
 from wound_jax.prediction import blocks as model_rows
-from wound_jax.prediction.calibration.fit import finished
-from wound_jax.prediction.calibration.saved import load_blend
+from wound_jax.prediction.calibration.calibration import load_blend
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.strata import of_model
 
@@ -66,7 +65,7 @@ def test_it_is_scored_with_what_its_config_asks_for(copied, capsys):
     assert result["training"] is None, "it was not trained itself"
     reasons = [line["why"] for line in result["scorecard"]]
     assert reasons.count("not trained as one; its runs have this line") == 3
-    assert load_blend(Path("ensembles/both/blend.npz")).weights
+    assert load_blend(Path("ensembles/both")).weights
     assert Path("ensembles/both/eval/report.html").is_file()
     assert evaluate.main(["ensembles/both", "--part", "val"]) == 0
     assert "everything is in ensembles/both/eval-val" in capsys.readouterr().err
@@ -95,10 +94,10 @@ def test_a_file_is_predicted_as_it_was_scored(copied, in_memory, monkeypatch):
     assert predict.main([*arguments, "--perturbation", "Burn", "--no-progress"]) == 0
     written = ad.read_h5ad("out.h5ad")
     assert list(written.uns["wound_jax"]["steps"]) == list(run.steps)
-    yardstick = fit_yardstick(data, evaluation, run.config.split.seed)
+    reference = fit_reference(data, evaluation, run.config.split.seed)
     strata = plan_strata(data, evaluation, "test")[0]
     network = of_model(run.predictor)
-    scored, _ = finished(network, yardstick, evaluation, run.config.prediction)
+    scored = reference.calibrate(network, run.config.prediction).after(network)
     names = [run.config.data.cell_type_col, run.config.data.timepoint_col]
     labels = pd.DataFrame({name: written.obs[name].astype(str) for name in names})
     for stratum, cells in zip(strata, scored(data, strata), strict=True):

@@ -13,7 +13,7 @@ from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.files import Deltas, best_baseline, mean_deltas, write_report
 from wound_jax.evaluation.mixing import CellMap, ProjectedStratum, _thin, fit_cell_map
-from wound_jax.evaluation.result import Outcome
+from wound_jax.evaluation.result import Result
 from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws
@@ -157,14 +157,14 @@ def write(tmp_path, plots: bool, genes: tuple[str, ...]) -> set[str]:
     )  # fmt: skip
     result = make_result()
     result["scorecard"] = scorecard(result)
-    outcome = Outcome(result, tuple(STRATA), tuple(PREDICTIONS), draws, genes)
-    yardstick: Any = SimpleNamespace(context=context, baselines={"low": Delta(), "shift": Delta()})
+    found = Result(result, tuple(STRATA), tuple(PREDICTIONS), draws, genes)
+    reference: Any = SimpleNamespace(context=context, baselines={"low": Delta(), "shift": Delta()})
     run = tmp_path / "run"
     run.mkdir()
     lines = (json.dumps({"step": i, "train/loss": 1.0 / (i + 1)}) + "\n" for i in range(5))
     (run / "metrics.jsonl").write_text("".join(lines))
     config = load_config(None, ["data.source=synthetic", f"evaluation.plots={plots}".lower()])
-    text = write_report(tmp_path / "eval", outcome, yardstick, run, config)
+    text = write_report(tmp_path / "eval", found, reference, run, config)
     assert (tmp_path / "eval" / "table.txt").read_text() == text + "\n"
     assert "pearson_delta" in text
     return {path.name for path in (tmp_path / "eval").iterdir()}

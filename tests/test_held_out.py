@@ -13,8 +13,8 @@ from wound_jax.data.annotations import ONE_TYPE
 from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.data.strata import PlannedStratum, plan_strata
 from wound_jax.errors import UserError
-from wound_jax.evaluation.reference import fit_yardstick
-from wound_jax.evaluation.result import evaluate
+from wound_jax.evaluation.reference import fit_reference
+from wound_jax.evaluation.result import evaluate_model
 from wound_jax.prediction.network import Predictor
 from wound_jax.prediction.strata import predict_strata
 
@@ -67,7 +67,7 @@ class Identity(Predictor):
             yield owner, np.arange(len(request.controls)), cells.features[request.controls]
 
 
-def test_a_yardstick_holds_no_cells_of_its_training_strata(paired, monkeypatch):
+def test_a_reference_holds_no_cells_of_its_training_strata(paired, monkeypatch):
     """They are a copy of most of the data, and an evaluation holds other copies beside it."""
     strata, copy_out = [], PlannedStratum.cells
 
@@ -77,9 +77,9 @@ def test_a_yardstick_holds_no_cells_of_its_training_strata(paired, monkeypatch):
         return stratum
 
     monkeypatch.setattr(PlannedStratum, "cells", watched)
-    yardstick = fit_yardstick(paired, load_config(None, CONFIG).evaluation, seed=0)
+    reference = fit_reference(paired, load_config(None, CONFIG).evaluation, seed=0)
     gc.collect()
-    assert len(strata) == len(yardstick.planned) > 0
+    assert len(strata) == len(reference.taught.planned) > 0
     assert [stratum() for stratum in strata] == [None] * len(strata)
 
 
@@ -110,8 +110,8 @@ def test_predictions_stand_in_the_order_of_the_controls(paired):
 def test_the_identity_scores_as_the_identity_baseline(paired):
     data = paired
     config = load_config(None, CONFIG).evaluation
-    outcome = evaluate(Identity(), data, fit_yardstick(data, config, 0), config)
-    result = outcome.result
+    found = evaluate_model(Identity(), fit_reference(data, config, 0).held_out())
+    result = found.figures
     assert [row["cell_type"] for row in result["strata"]] == ["A", "B"]
     assert [(row["cell_type"], row["n_control"]) for row in result["skipped"]] == [
         ("B", 0),
@@ -123,17 +123,15 @@ def test_the_identity_scores_as_the_identity_baseline(paired):
         assert row["model"]["e_distance_ratio"] == pytest.approx(1.0)
     assert result["split"]["replicates"] == ["d3", "d4", "d5"]
     assert result["split"]["n_replicates"] == 3
-    assert len(outcome.strata) == len(outcome.predicted) == 2
-    assert outcome.draws.units == result["uncertainty"]["units"]
+    assert len(found.strata) == len(found.predicted) == 2
+    assert found.draws.units == result["uncertainty"]["units"]
 
 
 def test_cells_without_a_column_of_types_are_one_stratum_a_condition(path):
     config = load_config(None, [*CONFIG, f"data.path={path}", "data.cell_type_col=null"])
     data = prepare(config)
-    outcome = evaluate(
-        Identity(), data, fit_yardstick(data, config.evaluation, 0), config.evaluation
-    )
-    (row,) = outcome.result["strata"]
+    found = evaluate_model(Identity(), fit_reference(data, config.evaluation, 0).held_out())
+    (row,) = found.figures["strata"]
     assert (row["cell_type"], row["timepoint"], row["perturbation"]) == (ONE_TYPE, None, "Burn")
     # The B cells of d4 have no B control, but controls.
     assert (row["n_control"], row["n_treated"]) == (3 * N + 3, 4 * N + 3)

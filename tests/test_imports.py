@@ -23,7 +23,7 @@ FLOORS = (
     ("models", "losses", "baselines"),
     ("training",),
     ("prediction",),
-    ("evaluation", "prediction.calibration.fit"),
+    ("evaluation",),
     ("report",),
     ("experiments",),
     (

@@ -13,7 +13,7 @@ from wound_jax import leave_one_out
 from wound_jax.data.prepare import prepare
 from wound_jax.errors import UserError
 from wound_jax.evaluation.metrics import score_all
-from wound_jax.evaluation.reference import fit_yardstick, reference_of
+from wound_jax.evaluation.reference import fit_reference
 from wound_jax.experiments.figures import FoldFigures, FoldScores
 from wound_jax.experiments.plan import plan_folds
 from wound_jax.experiments.scores import METRICS, VariantScores
@@ -80,16 +80,16 @@ def test_scores_are_those_of_the_runs_and_of_their_mean_cells(made):
     loaded = [load_run(folder) for folder in folders]
     config = loaded[0].config
     data = prepare(config, loaded[0].spec)
-    yardstick = fit_yardstick(data, config.evaluation, config.split.seed)
-    reference = reference_of(data, yardstick, config.evaluation, "test")
+    reference = fit_reference(data, config.evaluation, config.split.seed)
+    held_out = reference.held_out("test")
     networks = [of_model(one.predictor) for one in loaded]
-    cells = [network(data, reference.planned) for network in networks]
+    cells = [network(data, held_out.planned) for network in networks]
     ensemble = Ensemble([one.predictor for one in loaded])
-    averaged = of_model(ensemble)(data, reference.planned)
+    averaged = of_model(ensemble)(data, held_out.planned)
     for both, mean in zip(zip(*cells, strict=True), averaged, strict=True):
         np.testing.assert_allclose(mean, (both[0] + both[1]) / 2, rtol=1e-6)
     scores = VariantScores.load(made / "Fib" / "runs" / "full" / "scores.json")
-    found = [score_all(reference.strata, one, yardstick.context) for one in [*cells, averaged]]
+    found = [score_all(held_out.strata, one, reference.context) for one in [*cells, averaged]]
     tables = [scores.seeds[0]["network"], scores.seeds[1]["network"], scores.together["ensemble"]]
     for rows, table in zip(found, tables, strict=True):
         expected = np.mean([row["pearson_delta"] for row in rows])

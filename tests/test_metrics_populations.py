@@ -16,7 +16,7 @@ from metric_strata import (
 
 from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.metrics import Comparison
+from wound_jax.evaluation.metrics import RealStratum, score_all
 from wound_jax.evaluation.metrics.populations import kernel_width, temperature
 
 pytestmark = pytest.mark.blas
@@ -69,7 +69,7 @@ def test_mmd_follows_its_definition_with_the_median_of_real_cells(
     c, t, p = projected
     pooled = distances_float64(*[np.concatenate([c, t])] * 2)
     width = np.median(pooled[np.triu_indices(len(pooled), k=1)])
-    assert Comparison(even, predicted, context).real.once(kernel_width) == pytest.approx(width)
+    assert RealStratum(even, context).once(kernel_width) == pytest.approx(width)
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.exp(-np.square(distances_float64(a, b)) / (2 * width**2))
@@ -100,7 +100,7 @@ def test_sinkhorn_divergence_follows_its_definition(
 ) -> None:
     c, t, p = projected
     e = 0.3 * np.square(distances_float64(c, t)).mean() / 2
-    assert Comparison(even, predicted, context).real.once(temperature) == pytest.approx(e)
+    assert RealStratum(even, context).once(temperature) == pytest.approx(e)
     between, *own = (transport_float64(*pair, e) for pair in ((p, t), (p, p), (t, t)))
     assert scores["sinkhorn_divergence"] == pytest.approx(between - sum(own) / 2, rel=1e-3)
 
@@ -184,11 +184,15 @@ def test_type_kept_tells_which_type_the_cells_look_like(context) -> None:
 def test_every_figure_of_real_cells_is_computed_once(
     stratum, context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = replace(context)
-    score(stratum, stratum.control + 1.0, fresh)
-    known = dict(fresh.real[stratum].memory)
+    real = RealStratum(stratum, context)
+
+    def score_again(cells: np.ndarray) -> None:
+        score_all([stratum], [cells], context, known={stratum: real})
+
+    score_again(stratum.control + 1.0)
+    known = dict(real.memory)
     assert len(known) >= 6
     monkeypatch.setattr("wound_jax.evaluation.metrics.populations.pdist", None)
-    score(stratum, stratum.control * 2.0, fresh)
-    assert fresh.real[stratum].memory.keys() == known.keys()
-    assert all(fresh.real[stratum].memory[key] is value for key, value in known.items())
+    score_again(stratum.control * 2.0)
+    assert real.memory.keys() == known.keys()
+    assert all(real.memory[key] is value for key, value in known.items())

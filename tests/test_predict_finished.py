@@ -14,10 +14,13 @@ from wound_jax.data.prepare import prepare
 from wound_jax.data.strata import Stratum, plan_strata
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
-from wound_jax.evaluation.reference import fit_yardstick
-from wound_jax.prediction.calibration.apply import AfterNetwork
-from wound_jax.prediction.calibration.fit import finished
-from wound_jax.prediction.calibration.saved import FILE, load_blend, save_blend
+from wound_jax.evaluation.reference import fit_reference
+from wound_jax.prediction.calibration.calibration import (
+    FILE,
+    load_blend,
+    load_calibration,
+    save_calibration,
+)
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.strata import of_model
 
@@ -46,11 +49,13 @@ def trained(tmp_path_factory):
 def test_rules_come_back_from_disk_as_they_were(trained, tmp_path):
     loaded = load_run(trained / "run")
     data = prepare(loaded.config, loaded.spec)
-    yardstick = fit_yardstick(data, loaded.config.evaluation, loaded.config.split.seed)
+    reference = fit_reference(data, loaded.config.evaluation, loaded.config.split.seed)
     network = of_model(loaded.predictor)
-    _, share = finished(network, yardstick, loaded.config.evaluation, loaded.config.prediction)
-    save_blend(tmp_path / FILE, share)
-    again = load_blend(tmp_path / FILE)
+    calibration = reference.calibrate(network, loaded.config.prediction)
+    share = calibration.blend
+    assert share is not None
+    save_calibration(tmp_path, calibration)
+    again = load_blend(tmp_path)
     assert again.weights == share.weights
     planned, _ = plan_strata(data, loaded.config.evaluation, "test")
     strata = [one.cells(data.cells) for one in planned]
@@ -74,7 +79,7 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
     written = ad.read_h5ad(output)
     values = written.to_df().to_numpy()
     loaded = load_run(trained / "run")
-    share = load_blend(trained / "run" / FILE)
+    share = load_blend(trained / "run")
     plain = trained / "plain.h5ad"
     text = (trained / "run" / "config.yaml").read_text()
     try:
@@ -139,12 +144,12 @@ def test_the_result_says_where_the_means_are_from(trained):
 def test_a_file_of_an_older_version_says_what_to_do(tmp_path):
     np.savez(tmp_path / FILE, content=json.dumps({}), **dict.fromkeys(ARRAYS, np.zeros(1)))
     with pytest.raises(UserError, match=r"older version.*wound_jax\.evaluate"):
-        load_blend(tmp_path / FILE)
+        load_blend(tmp_path)
 
 
 def test_a_run_without_its_rules_says_what_to_do(trained, tmp_path):
     with pytest.raises(UserError, match=r"wound_jax\.evaluate"):
-        load_blend(tmp_path / FILE)
+        load_blend(tmp_path)
 
 
 def predicted(run: Path, cells: Path, output: Path, *options: str, perturbation: str = "Burn"):
@@ -158,9 +163,10 @@ def test_predicted_controls_keep_the_mean_of_the_network(trained, tmp_path):
     assert predicted(run, cells, tmp_path / "sham.h5ad", perturbation="Sham") == 0
     found = ad.read_h5ad(tmp_path / "sham.h5ad").to_df().to_numpy()
     loaded = load_run(run)
-    after = AfterNetwork.of(loaded, "Sham")
-    assert after.share is None
-    assert after.round_to_counts
+    settings = loaded.config.prediction
+    calibration = load_calibration(run, settings, "Sham", loaded.spec.control)
+    assert calibration.blend is None
+    assert calibration.round_to_counts
     assert (found == 0).mean() > 0.1
 
 

@@ -10,11 +10,10 @@ import shrunk_runs
 from wound_jax.config import load_config
 from wound_jax.config.schema import PredictionConfig
 from wound_jax.data.prepare import prepare
-from wound_jax.data.strata import plan_strata
-from wound_jax.evaluation.reference import Yardstick, fit_yardstick
-from wound_jax.prediction.calibration import fit as predictions
+from wound_jax.data.strata import PlannedStratum, plan_strata
+from wound_jax.evaluation.reference import Reference, fit_reference
+from wound_jax.prediction.calibration import calibration as calibrations
 from wound_jax.prediction.calibration.across_genes import AcrossGenes
-from wound_jax.prediction.calibration.fit import finished
 from wound_jax.prediction.strata import remembered
 
 EXTRAPOLATED = ["split.kind=celltype", "split.test=[Ker]", "split.val=null"]
@@ -27,14 +26,19 @@ def config():
 
 
 @cache
-def fitted() -> Yardstick:
-    return fit_yardstick(prepare(config()), config().evaluation, 0)
+def fitted() -> Reference:
+    return fit_reference(prepare(config()), config().evaluation, 0)
 
 
 @pytest.fixture
-def yardstick():
+def reference() -> Reference:
     """Fitted, with nothing kept of earlier models."""
-    return dataclasses.replace(fitted(), kept={})
+    return unused(fitted())
+
+
+def unused(reference: Reference) -> Reference:
+    """The same reference, which no model has used yet."""
+    return dataclasses.replace(reference, taught=dataclasses.replace(reference.taught))
 
 
 def moved_by(shift: float):
@@ -42,12 +46,12 @@ def moved_by(shift: float):
     return lambda data, planned: [one.cells(data.cells).control + shift for one in planned]
 
 
-def cells_of(predict, yardstick: Yardstick) -> list[np.ndarray]:
-    strata = plan_strata(yardstick.data, config().evaluation, "test")[0]
-    return list(predict(yardstick.data, strata))
+def cells_of(predict, reference: Reference) -> list[np.ndarray]:
+    strata = plan_strata(reference.data, config().evaluation, "test")[0]
+    return list(predict(reference.data, strata))
 
 
-def test_a_remembered_prediction_is_made_once_for_the_same_strata(yardstick):
+def test_a_remembered_prediction_is_made_once_for_the_same_strata(reference):
     asked = []
 
     def predict(data, planned):
@@ -55,15 +59,15 @@ def test_a_remembered_prediction_is_made_once_for_the_same_strata(yardstick):
         return moved_by(1.0)(data, planned)
 
     once = remembered(predict)
-    strata = list(yardstick.planned)
-    first, again = (once(yardstick.data, strata) for _ in range(2))
+    strata = list(reference.taught.planned)
+    first, again = (once(reference.data, strata) for _ in range(2))
     assert first is again
-    part = once(yardstick.data, strata[1:])
+    part = once(reference.data, strata[1:])
     np.testing.assert_array_equal(part[0], first[1])
     assert asked == [[one.cell_type for one in strata], [one.cell_type for one in strata[1:]]]
 
 
-def test_learning_across_genes_is_done_once_for_all_models_of_a_yardstick(yardstick, monkeypatch):
+def test_learning_across_genes_is_done_once_for_all_models_of_a_reference(reference, monkeypatch):
     learnt = []
 
     class Counted(AcrossGenes):
@@ -72,16 +76,42 @@ def test_learning_across_genes_is_done_once_for_all_models_of_a_yardstick(yardst
             learnt.append(len(strata))
             return AcrossGenes.of(rule, strata)
 
-    monkeypatch.setattr(predictions, "AcrossGenes", Counted)
-    shares = []
+    monkeypatch.setattr(calibrations, "AcrossGenes", Counted)
+    learners = []
     for shift in (0.0, 1.0):
-        predict, share = finished(moved_by(shift), yardstick, config().evaluation, ASKED)
-        shares.append(share)
-        cells = cells_of(predict, yardstick)
-        # A yardstick of the same cells that no model has used knows nothing of the first model.
-        fresh = dataclasses.replace(yardstick, kept={})
-        alone, _ = finished(moved_by(shift), fresh, config().evaluation, ASKED)
+        calibration = reference.calibrate(moved_by(shift), ASKED)
+        learners.append(calibration.blend.members.genes)
+        cells = cells_of(calibration.after(moved_by(shift)), reference)
+        # A reference of the same cells that no model has used knows nothing of the first model.
+        fresh = unused(reference)
+        alone = fresh.calibrate(moved_by(shift), ASKED).after(moved_by(shift))
         for one, other in zip(cells, cells_of(alone, fresh), strict=True):
             np.testing.assert_array_equal(one, other)
-    assert shares[0].members.genes is shares[1].members.genes
-    assert learnt == [len(yardstick.planned)] * 3
+    assert learners[0] is learners[1]
+    assert learnt == [len(reference.taught.planned)] * 3
+
+
+def test_a_reference_is_computed_once_for_all_models(reference, monkeypatch):
+    """Strata, baselines and noise ceilings of a part, until the last model has been scored."""
+    copied, copy_out = [], PlannedStratum.cells
+
+    def counted(planned, table):
+        copied.append(planned)
+        return copy_out(planned, table)
+
+    monkeypatch.setattr(PlannedStratum, "cells", counted)
+    held_out = reference.held_out("test")
+    assert copied == [], "planned, not read"
+    assert reference.held_out("test") is held_out
+    assert reference.held_out("test", reference.data) is held_out
+    first = held_out.strata, held_out.baselines, held_out.noise_ceilings
+    read = len(copied)
+    again = held_out.strata, held_out.baselines, held_out.noise_ceilings
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    assert len(copied) == read == len(held_out.planned) + len(reference.taught.planned)
+
+
+def test_other_cells_are_planned_anew(reference):
+    other = dataclasses.replace(reference.data)
+    assert reference.held_out("test", other) is not reference.held_out("test", other)
+    assert reference.held_out("test", other).data is other

@@ -1,5 +1,7 @@
 """The training-only part of the metrics: genes, components, shifts, the classifier of types."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ from scipy.stats import ttest_ind
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import fit_context
-from wound_jax.evaluation.metrics import Comparison
+from wound_jax.evaluation.metrics import RealStratum, score_all
 
 pytestmark = pytest.mark.blas
 
@@ -176,13 +178,19 @@ def test_no_classifier_without_two_types_to_tell_apart() -> None:
 
 def test_what_is_known_of_a_stratum_goes_with_it() -> None:
     context = fit(make_stratum("Fib", responding(1)))
+    """It is handed on with the stratum, and nothing else holds on to it."""
     stratum = make_stratum("Fib", responding(1), seed=1)
-    comparison = Comparison(stratum, stratum.control, context)
-    assert comparison.real is Comparison(stratum, stratum.control + 1, context).real
-    assert len(context.real) == 1
-    assert len(replace(context, max_cells=5).real) == 0, "another context, other samples"
-    del comparison, stratum
-    assert len(context.real) == 0
+    gone = weakref.ref(stratum)
+    known = {stratum: RealStratum(stratum, context)}
+    one, other = (score_all([stratum], [c], context, known=known) for c in [stratum.control] * 2)
+    np.testing.assert_equal(one, other)
+    assert known[stratum].memory
+    few = RealStratum(stratum, replace(context, max_cells=5))
+    assert not few.memory, "another context, other samples"
+    assert len(few.projected[0]) == 5 < len(known[stratum].projected[0])
+    del known, few, stratum
+    gc.collect()
+    assert gone() is None
 
 
 def test_errors_name_the_fault() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from wound_jax.config import RunConfig
 from wound_jax.data.prepare import PreparedData, prepare
-from wound_jax.evaluation.reference import Yardstick, fit_yardstick
-from wound_jax.evaluation.result import Outcome, judge
+from wound_jax.evaluation.reference import Reference, fit_reference
+from wound_jax.evaluation.result import Result, evaluate
 from wound_jax.evaluation.scorecard import render_scorecard, scorecard
 
 TRAINING = {
@@ -56,38 +56,37 @@ def cells() -> PreparedData:
 
 
 @pytest.fixture(scope="module")
-def yardstick(cells) -> Yardstick:
-    fitted = fit_yardstick(cells, RunConfig().evaluation, 0)
+def reference(cells) -> Reference:
+    config = RunConfig().evaluation.model_copy(update={"bootstrap": 200})
+    fitted = fit_reference(cells, config, 0)
     kept = ("identity", "global_mean_delta")
     return dataclasses.replace(fitted, baselines={name: fitted.baselines[name] for name in kept})
 
 
 @pytest.fixture(scope="module")
-def outcomes(cells, yardstick) -> dict[str, Outcome]:
-    config = RunConfig().evaluation.model_copy(update={"bootstrap": 200})
-
-    def judged(model) -> Outcome:
+def results(reference) -> dict[str, Result]:
+    def judged(model) -> Result:
         def predict(data, planned):
             return model([one.cells(data.cells) for one in planned])
 
-        return judge(predict, cells, yardstick, config, training=TRAINING)
+        return evaluate(predict, reference.held_out(), training=TRAINING)
 
     return {name: judged(model) for name, model in MODELS.items()}
 
 
-def verdicts(outcome: Outcome) -> dict[str, str]:
-    return {line["criterion"].split(" (")[0]: line["verdict"] for line in scored(outcome)}
+def verdicts(result: Result) -> dict[str, str]:
+    return {line["criterion"].split(" (")[0]: line["verdict"] for line in scored(result)}
 
 
-def scored(outcome: Outcome) -> list[dict]:
-    return outcome.result["scorecard"]
+def scored(result: Result) -> list[dict]:
+    return result.figures["scorecard"]
 
 
 BIOLOGY = ("macrophage polarisation", "wound markers in the right direction")
 
 
-def test_the_answer_key_passes(outcomes):
-    found = verdicts(outcomes["measured"])
+def test_the_answer_key_passes(results):
+    found = verdicts(results["measured"])
     assert found["gene correlation of the change"] == "outstanding"
     assert {found[name] for name in BIOLOGY} == {"pass"}
     answerable = {v for name, v in found.items() if not name.startswith("temporal")}
@@ -95,36 +94,36 @@ def test_the_answer_key_passes(outcomes):
 
 
 @pytest.mark.parametrize("model", ["collapsed", "reversed_", "unchanged"])
-def test_what_predicts_nothing_fails(outcomes, model):
-    found = verdicts(outcomes[model])
+def test_what_predicts_nothing_fails(results, model):
+    found = verdicts(results[model])
     assert found["gene correlation of the change"] == "fail"
     assert found["distance left to treated cells"] == "fail"
     assert {found[name] for name in BIOLOGY} == {"fail"}
 
 
-def test_a_collapse_fails_the_spread_and_the_mixing(outcomes):
-    found = verdicts(outcomes["collapsed"])
+def test_a_collapse_fails_the_spread_and_the_mixing(results):
+    found = verdicts(results["collapsed"])
     assert found["spread of the predicted cells"] == "fail"
     assert found["predicted cells among treated ones"] == "fail"
-    ratio = outcomes["collapsed"].result["summary"]["model"]["variance_ratio"]
+    ratio = results["collapsed"].figures["summary"]["model"]["variance_ratio"]
     assert ratio == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_reversal_moves_no_type_in_the_right_direction(outcomes):
-    assert verdicts(outcomes["reversed_"])["cell types moved in the right direction"] == "fail"
-    assert outcomes["reversed_"].result["summary"]["model"]["sign_share"] == 0.0
+def test_a_reversal_moves_no_type_in_the_right_direction(results):
+    assert verdicts(results["reversed_"])["cell types moved in the right direction"] == "fail"
+    assert results["reversed_"].figures["summary"]["model"]["sign_share"] == 0.0
 
 
-def test_a_day_that_was_trained_on_cannot_be_judged(outcomes):
-    line = next(s for s in scored(outcomes["measured"]) if s["criterion"].startswith("temporal"))
+def test_a_day_that_was_trained_on_cannot_be_judged(results):
+    line = next(s for s in scored(results["measured"]) if s["criterion"].startswith("temporal"))
     assert line["verdict"] == "cannot be computed"
     assert line["figure"] is None
     assert "split.kind=timepoint" in line["why"]
 
 
-def test_a_high_value_no_better_than_a_baseline_fails(outcomes):
+def test_a_high_value_no_better_than_a_baseline_fails(results):
     """The plan's .75 is met, the difference to the best baseline is not above 0."""
-    result = dict(outcomes["measured"].result)
+    result = dict(results["measured"].figures)
     difference = {"best_baseline": "global_mean_delta", "value": 0.01, "low": -0.01, "high": 0.03}
     result["uncertainty"] = {"differences": {"pearson_delta": difference}}
     line = scorecard(result)[0]
@@ -137,14 +136,14 @@ def test_a_high_value_no_better_than_a_baseline_fails(outcomes):
     ("figure", "verdict"),
     [(0.5, "fail"), (0.51, "pass"), (0.66, "high pass"), (0.76, "outstanding")],
 )
-def test_grades_of_the_correlation(outcomes, figure, verdict):
-    result = dict(outcomes["measured"].result)
+def test_grades_of_the_correlation(results, figure, verdict):
+    result = dict(results["measured"].figures)
     result["summary"] = {**result["summary"], "model": {"pearson_delta": figure}}
     assert scorecard(result)[0]["verdict"] == verdict
 
 
-def test_training_lines_follow_the_log(outcomes):
-    result = dict(outcomes["measured"].result)
+def test_training_lines_follow_the_log(results):
+    result = dict(results["measured"].figures)
     result["training"] = {**TRAINING, "loss_cv": 0.2, "spikes_per_epoch": 9.0}
     result["training"]["improvement_on_identity"] = 0.1
     last = {line["criterion"]: line["verdict"] for line in scorecard(result)[-3:]}
@@ -153,7 +152,7 @@ def test_training_lines_follow_the_log(outcomes):
     assert {line["verdict"] for line in scorecard(result)[-3:]} == {"cannot be computed"}
 
 
-def test_the_text_has_a_line_for_each_criterion(outcomes):
-    lines = render_scorecard(scored(outcomes["collapsed"])).splitlines()
-    assert len(lines) == 1 + len(scored(outcomes["collapsed"]))
+def test_the_text_has_a_line_for_each_criterion(results):
+    lines = render_scorecard(scored(results["collapsed"])).splitlines()
+    assert len(lines) == 1 + len(scored(results["collapsed"]))
     assert any(" FAIL " in line for line in lines)

@@ -16,7 +16,7 @@ from wound_jax.data.store.rows import SparseRows
 from wound_jax.data.strata import plan_strata
 from wound_jax.devices.prefetch import Ahead
 from wound_jax.errors import UserError
-from wound_jax.evaluation.reference import fit_yardstick
+from wound_jax.evaluation.reference import fit_reference
 
 # The tiny run, on cells of a file.
 FILE = [o for o in tiny_run.TINY if not o.startswith("data.s")]
@@ -92,7 +92,7 @@ def test_nothing_but_the_rows_that_are_asked_for_is_read(folder, monkeypatch):
     assert max(read) <= 10
     monkeypatch.setattr("wound_jax.evaluation.context._MAX_PCA_CELLS", 50)
     read.clear()
-    fit_yardstick(data, config.evaluation, 0)
+    fit_reference(data, config.evaluation, 0)
     assert max(read) <= 50
 
 

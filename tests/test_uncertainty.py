@@ -8,7 +8,7 @@ from uncertainty_cells import context_of, guesses, replicates, slow_figures, str
 
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.evaluation.metrics import Comparison, score_all
+from wound_jax.evaluation.metrics import Comparison, RealStratum, score_all
 from wound_jax.evaluation.uncertainty import BOOTSTRAPPED, bootstrap
 from wound_jax.evaluation.uncertainty.drawn_metrics import sampled_cells
 from wound_jax.evaluation.uncertainty.resampling import plan_resampling, replicate_profiles
@@ -164,7 +164,7 @@ def test_the_sample_is_that_of_the_metrics(nested):
     context = context_of(nested, max_cells=20)
     for one in nested:
         control, treated = sampled_cells(one, context)
-        samples = Comparison(one, one.control, context).samples
+        samples = Comparison(RealStratum(one, context), one.control).samples
         assert len(control) == len(treated) == 20
         assert (one.control[control] == samples[0]).all()
         assert (one.treated[treated] == samples[1]).all()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from wound_jax import cli
-from wound_jax.config import RunConfig, load_config
+from wound_jax.config import load_config
 from wound_jax.errors import UserError
 
 _EXAMPLES = """examples:
@@ -19,6 +19,7 @@ _EXAMPLES = """examples:
   python -m wound_jax.evaluate runs/kang --input new_donors.h5ad
   python -m wound_jax.evaluate runs/kang --cell-eval
 """
+_OPTIONS = ("part", "checkpoint", "missing", "cell_eval")
 _CHANGEABLE = ("split.", "prediction.", "evaluation.")
 
 
@@ -66,83 +67,18 @@ def _main(arguments: argparse.Namespace) -> int:
     from wound_jax.training.run_folder import require_run
 
     config = load_config(require_run(arguments.run) / "config.yaml", arguments.overrides)
-    return _evaluate(arguments, config)
+    # Heavy, and needed once the config is right.
+    from wound_jax.report.score_run import score_again
 
-
-def _evaluate(arguments: argparse.Namespace, config: RunConfig) -> int:
-    from wound_jax.data.prepare import prepare, read_external, resplit
-    from wound_jax.data.timepoints import require_times
-    from wound_jax.devices.compilation import use_compilation_cache
-    from wound_jax.evaluation.files import write_report
-    from wound_jax.evaluation.reference import fit_yardstick
-    from wound_jax.evaluation.result import evaluate
-    from wound_jax.prediction.calibration.saved import FILE, save_blend
-    from wound_jax.prediction.loaded_run import load_run
-    from wound_jax.report import write_run_html
-    from wound_jax.report.score_run import training_figures
-    from wound_jax.training.record import require_same_data
-
-    use_compilation_cache()
-    loaded = load_run(arguments.run, arguments.checkpoint)
-    trained = prepare(loaded.config, loaded.spec)
-    require_same_data(loaded.folder, trained.fingerprint)
-    data = resplit(trained, config.split)
-    yardstick = fit_yardstick(data, config.evaluation, config.split.seed)
-    if arguments.input:
-        data = read_external(arguments.input, config.data, loaded.spec, missing=arguments.missing)
-        if config.model.timepoint_embedding == "continuous":
-            require_times(data.cells.annotations.timepoint)
-    outcome = evaluate(
-        loaded.predictor,
-        data,
-        yardstick,
-        config.evaluation,
-        arguments.part,
-        training=training_figures(loaded.folder, loaded.config, trained),
-        prediction=config.prediction,
-    )
-    if outcome.share is not None and config.split == loaded.config.split:
-        save_blend(loaded.folder / FILE, outcome.share)
-    seen = 0 if arguments.input else trained.trained_on(data, arguments.part)
-    outcome.result["split"]["trained_on"] = seen
-    outcome.result["run"] = {"folder": str(arguments.run), "steps": list(loaded.steps)}
-    folder = Path(arguments.output) if arguments.output else _default_folder(arguments)
-    print(write_report(folder, outcome, yardstick, loaded.folder, config))
-    if folder.parent == loaded.folder:
-        write_run_html(loaded.folder, folder.name)
-    if seen:
-        print(
-            f"warning: {seen} of the scored treated cells were trained on; these figures flatter.",
-            file=sys.stderr,
-        )
-    if arguments.cell_eval:
-        _cell_eval(folder / "cell_eval", outcome, config)
-    print(f"everything is in {folder}", file=sys.stderr)
+    options = {name: getattr(arguments, name) for name in _OPTIONS}
+    score_again(Path(arguments.run), config, _folder(arguments), path=arguments.input, **options)
     return 0
 
 
-def _cell_eval(folder: Path, outcome, config: RunConfig) -> None:
-    """Writes the pair of files of the field's evaluator, and runs it where it is installed."""
-    from wound_jax.evaluation.cell_eval import run_cell_eval, write_pair
-
-    if not outcome.genes:
-        raise UserError(
-            "--cell-eval needs predicted genes, and this run predicts an embedding; expected a "
-            "model of genes, or one with a gene decoder (model.decoder.enable=true)."
-        )
-    pair = write_pair(
-        folder,
-        outcome.strata,
-        outcome.predicted,
-        outcome.genes,
-        scale=config.data.preprocess,
-        control_label=config.data.control,
-    )
-    print(f"cell-eval: {run_cell_eval(pair, folder)}", file=sys.stderr)
-
-
-def _default_folder(arguments: argparse.Namespace) -> Path:
+def _folder(arguments: argparse.Namespace) -> Path:
     """RUN/eval for the plain question, a folder of its own for any other."""
+    if arguments.output:
+        return Path(arguments.output)
     of = Path(arguments.input).stem if arguments.input else arguments.part
     words = [of, *(["last"] if arguments.checkpoint == "last" else []), *arguments.overrides]
     if words == ["test"] and not arguments.input:

@@ -1,16 +1,18 @@
-"""The registry of baselines: what a baseline is, and how one is made known.
+"""Baselines by name: what a baseline is, how one is made known, and how all are fitted.
 
-Owns the two protocols and the table of names. A family learns from training strata and returns a
-fitted baseline, which turns a stratum's control cells into the treated cells it expects.
+Owns the two protocols and the registry. A family learns from training strata and returns a fitted
+baseline, which turns a stratum's control cells into the treated cells it expects.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from wound_jax.baselines.training import Training
 from wound_jax.data.strata import Stratum
+from wound_jax.registry import Registry
 
 
 @runtime_checkable
@@ -47,7 +49,7 @@ class BaselineFamily(Protocol):
         ...
 
 
-BASELINES: dict[str, BaselineFamily] = {}
+BASELINES = Registry[BaselineFamily]("baseline", package="wound_jax.baselines")
 Family = TypeVar("Family", bound=BaselineFamily)
 
 
@@ -57,11 +59,26 @@ def baseline(name: str) -> Callable[[Family], Family]:
     Raises:
         ValueError: the name is taken.
     """
+    return BASELINES.register(name)
 
-    def register(family: Family) -> Family:
-        if name in BASELINES:
-            raise ValueError(f"a baseline named {name!r} is registered already")
-        BASELINES[name] = family
-        return family
 
-    return register
+def fit_baselines(
+    training: Sequence[Stratum], non_negative: bool, names: Iterable[str] | None = None
+) -> dict[str, Baseline]:
+    """Fit baselines by name; where no names are given all of them, the identity first.
+
+    Args:
+        training: the training strata; those without treated cells teach nothing.
+        non_negative: whether the space holds no negative value.
+        names: of the baselines wanted.
+
+    Returns:
+        name -> fitted baseline, in the order of the names.
+
+    Raises:
+        UserError: a name is not registered, or no training stratum has treated cells.
+    """
+    every = sorted(BASELINES, key=lambda name: (name != "identity", name))
+    chosen = {name: BASELINES.get(name) for name in (every if names is None else names)}
+    prepared = Training(training)
+    return {name: family.fit(prepared, non_negative) for name, family in chosen.items()}

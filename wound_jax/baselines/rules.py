@@ -10,7 +10,7 @@ Settings are listed from the most cautious one on; it wins ties, and where there
 choose by. A rule learns from the strata of one perturbation at a time, with the same setting for
 all. Predictions are control cells moved to the deltaed mean (`moving`).
 
-To add such a baseline, write one new file in this folder::
+To add such a baseline, write one new file in this folder, or a module of your own::
 
     @delta_rule("my_delta", settings=(1.0, 0.1))
     def my_delta(training, deltas, wanted, setting): ...   # [wanted, genes]
@@ -27,7 +27,7 @@ from jaxtyping import Float
 from wound_jax.baselines.inner_folds import Fold, folds_of
 from wound_jax.baselines.moving import moved
 from wound_jax.baselines.profiles import Deltas, Examples, Novelty, Profiles, WantedDeltas
-from wound_jax.baselines.registry import BASELINES, baseline
+from wound_jax.baselines.registry import BASELINES
 from wound_jax.baselines.training import Learnt, Training
 from wound_jax.data.strata import Stratum
 
@@ -138,14 +138,16 @@ def delta_rule(name: str, *, settings: Sequence[Any] = (None,)) -> Callable[[Com
     """
 
     def register(compute: Compute) -> DeltaRule:
-        return baseline(name)(DeltaRule(name, tuple(settings), compute))
+        rule = DeltaRule(name, tuple(settings), compute)
+        BASELINES.add(name, rule, compute.__module__)
+        return rule
 
     return register
 
 
 def named_rule(name: str) -> DeltaRule:
     """The delta rule of that name."""
-    rule = BASELINES[name]
+    rule = BASELINES.get(name)
     assert isinstance(rule, DeltaRule), f"{name} is a baseline, but no delta rule"
     return rule
 

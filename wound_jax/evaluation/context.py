@@ -10,10 +10,9 @@ For one stratum this is Welch (1947, Biometrika 34, 28-35). Differences are take
 stratum, so a delta in the mixture of cell types between the arms ranks no gene.
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -51,8 +50,6 @@ class ScoreContext:
         seed: seed of the subsamples that equalise the sizes of the sets.
         max_cells: cells of each set that pairwise work on the components uses, at most.
         max_gene_cells: cells of each set that work on all genes uses, at most; among the others.
-        real: what metrics have computed from the real cells of a stratum, kept for the next
-            prediction of the same stratum and dropped with the stratum.
     """
 
     top_genes: Mapping[tuple[str, str], Int[np.ndarray, " top"]]
@@ -64,9 +61,6 @@ class ScoreContext:
     seed: int
     max_cells: int
     max_gene_cells: int
-    real: MutableMapping[Stratum, Any] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False
-    )
 
     def top_genes_of(self, stratum: Stratum) -> Int[np.ndarray, " top"]:
         """Indices of the training genes to score a stratum on.

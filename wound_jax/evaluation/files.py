@@ -22,8 +22,8 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
 from wound_jax.evaluation.mixing import ProjectedStratum, fit_cell_map
 from wound_jax.evaluation.plots import plot_loss_curves, plot_strata_bars, plot_umap
-from wound_jax.evaluation.reference import Yardstick
-from wound_jax.evaluation.result import Outcome
+from wound_jax.evaluation.reference import Reference
+from wound_jax.evaluation.result import Result
 from wound_jax.evaluation.scorecard import render_scorecard
 from wound_jax.evaluation.table import results_table
 from wound_jax.training.log import read_metrics
@@ -138,7 +138,7 @@ def _rows(values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def write_report(
-    folder: Path, outcome: Outcome, yardstick: Yardstick, run: Path, config: RunConfig
+    folder: Path, result: Result, reference: Reference, run: Path, config: RunConfig
 ) -> str:
     """Writes everything about one evaluation, and returns its tables as text.
 
@@ -146,32 +146,32 @@ def write_report(
         folder: where to; made if needed. It gets `metrics.json`, `table.txt` (results and
             scorecard), `bootstrap.npz`, `deltas.npz` where genes were predicted, and pictures
             with `umap.npz` where the config wants them.
-        outcome: what was found.
-        yardstick: what it was measured by.
+        result: what was found.
+        reference: what it was measured by.
         run: the run folder, whose log holds the loss curves.
         config: of the evaluation.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    result = outcome.result
-    (folder / "metrics.json").write_text(json.dumps(without_nan(result), indent=2) + "\n")
-    tables = f"{results_table(result)}\n\n{render_scorecard(result['scorecard'])}"
+    figures = result.figures
+    (folder / "metrics.json").write_text(json.dumps(without_nan(figures), indent=2) + "\n")
+    tables = f"{results_table(figures)}\n\n{render_scorecard(figures['scorecard'])}"
     (folder / "table.txt").write_text(tables + "\n")
-    outcome.draws.save(folder / "bootstrap.npz")
-    if outcome.genes:
-        rival = best_baseline(result)
-        baseline = yardstick.baselines[rival]
-        deltas = mean_deltas(outcome.strata, outcome.predicted, outcome.genes, rival, baseline)
+    result.draws.save(folder / "bootstrap.npz")
+    if result.genes:
+        rival = best_baseline(figures)
+        baseline = reference.baselines[rival]
+        deltas = mean_deltas(result.strata, result.predicted, result.genes, rival, baseline)
         deltas.save(folder / "deltas.npz")
     if config.evaluation.plots:
         records = read_metrics(run)
         if records:
             plot_loss_curves(records, folder / "loss_curves.png")
-        plot_strata_bars(result, folder / "strata.png")
-        _write_map(folder, outcome, yardstick.context, config.split.seed)
+        plot_strata_bars(figures, folder / "strata.png")
+        _write_map(folder, result, reference.context, config.split.seed)
     return tables
 
 
-def _write_map(folder: Path, outcome: Outcome, context: ScoreContext, seed: int) -> None:
+def _write_map(folder: Path, result: Result, context: ScoreContext, seed: int) -> None:
     """The cells' map as arrays and as a picture."""
     strata = [
         ProjectedStratum(
@@ -180,7 +180,7 @@ def _write_map(folder: Path, outcome: Outcome, context: ScoreContext, seed: int)
             treated=context.project(stratum.treated),
             predicted=context.project(predicted),
         )
-        for stratum, predicted in zip(outcome.strata, outcome.predicted, strict=True)
+        for stratum, predicted in zip(result.strata, result.predicted, strict=True)
     ]
     cell_map = fit_cell_map(strata, seed)
     cell_map.save(folder / "umap.npz")

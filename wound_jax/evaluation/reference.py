@@ -1,121 +1,192 @@
-"""What is scored, and what it is scored with: held-out strata, predictions, the yardstick.
+"""Reference: what predictions are measured by, computed once for cells, a split and settings.
 
-A stratum is one (cell type, timepoint, condition) with enough cells in both arms. Whatever is
-learned here (genes, components, baselines) is learned on training cells only. Strata that are too
-small are listed, never dropped in silence; of very large ones a sample is drawn
+Owns `Reference`, all that is learnt on training cells (genes, components, baselines), and
+`HeldOut`, the strata of one part of the split with the scores of baselines and the noise ceilings
+on them. No model changes any of it, so that one reference is handed down to all models of the same
+cells, and each of its figures is computed when the first of them asks for it.
+
+A stratum is one (cell type, timepoint, condition) with enough cells in both arms. Strata that are
+too small are listed, never dropped in silence; of very large ones a sample is drawn
 (`evaluation.cells_per_arm`), so that cells on disk need not fit in memory.
-
-What a part of the split holds, and how baselines and real replicates do on it.
-
-No model changes any of it, so it is computed once and kept with the yardstick.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import NamedTuple, cast
+
+import numpy as np
 
 from wound_jax.baselines import Baseline, fit_baselines
-from wound_jax.config.schema import EvaluationConfig
+from wound_jax.baselines.stacked_linear import StackedLinear
+from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.cells import PreparedData
-from wound_jax.data.strata import PlannedStratum, Stratum, merge_groups, plan_strata, sampled_strata
+from wound_jax.data.strata import (
+    PlannedStratum,
+    Stratum,
+    large_strata,
+    merge_groups,
+    plan_strata,
+    sampled_strata,
+)
 from wound_jax.evaluation.context import ScoreContext, cells_for_components, fit_context
-from wound_jax.evaluation.metrics import score_all
+from wound_jax.evaluation.metrics import RealStratum, score_all
 from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources
+from wound_jax.prediction.calibration.calibration import Calibration, Taught
+from wound_jax.prediction.strata import Predict
 
 # What `pearson_delta_top100` looks at.
 TOP_GENES = 100
-
-
 # Cells in each arm of a training stratum that baselines and genes are fitted on; below the
 # threshold for scoring, so that the few treated cells of a few-shot type still teach its own delta.
 _MIN_TRAINING_CELLS = 10
 
+Scores = Mapping[str, float]
+
 
 @dataclass(frozen=True, eq=False)
-class Yardstick:
-    """What a score needs from the training cells.
+class Reference:
+    """What is learnt on training cells, and what predictions are measured by.
 
     Attributes:
+        settings: thresholds, and how many draws the bootstrap makes.
         context: genes and components.
         baselines: fitted, by name.
-        data: the cells whose training part was used.
-        planned: its strata that are large enough to learn from.
-        kept: what evaluations found that no model changes, for the next model to use.
+        taught: the training strata by position, and what they teach a calibration.
     """
 
+    settings: EvaluationConfig
     context: ScoreContext
-    baselines: dict[str, Baseline]
+    baselines: Mapping[str, Baseline]
+    taught: Taught
+    _parts: dict[str, "HeldOut"] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def data(self) -> PreparedData:
+        """The cells whose training part was learnt from."""
+        return self.taught.data
+
+    def held_out(self, part: str = "test", data: PreparedData | None = None) -> "HeldOut":
+        """The strata of one part of the split, planned once; those of other cells anew.
+
+        Args:
+            part: "train", "val" or "test".
+            data: other cells to score on, with a split of their own.
+
+        Raises:
+            UserError: no stratum of that part has enough cells.
+        """
+        if data is not None and data is not self.data:
+            return HeldOut(self, data, part, *plan_strata(data, self.settings, part))
+        if part not in self._parts:
+            planned, small = plan_strata(self.data, self.settings, part)
+            self._parts[part] = HeldOut(self, self.data, part, planned, small)
+        return self._parts[part]
+
+    def calibrate(self, network: Predict, settings: PredictionConfig) -> Calibration:
+        """The calibration of a network that was trained on these cells; see `Calibration.fit`."""
+        auto = settings.linear_weight == "auto"
+        validation = large_strata(self.data, self.settings, "val")[0] if auto else []
+        return Calibration.fit(settings, self.taught, network, validation)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The strata of one part of a split, and how baselines and real replicates do on them.
+
+    Attributes:
+        reference: what is learnt on training cells.
+        data: the cells and their split.
+        part: which part of it.
+        planned: its strata, by position.
+        small: those that have too few cells.
+    """
+
+    reference: Reference
     data: PreparedData
-    planned: tuple[PlannedStratum, ...]
-    kept: dict[Hashable, Any] = field(default_factory=dict)
+    part: str
+    planned: Sequence[PlannedStratum]
+    small: Sequence[PlannedStratum]
 
-    def training(self) -> list[Stratum]:
-        """The training strata with their cells, copied out anew."""
-        return [stratum.cells(self.data.cells) for stratum in self.planned]
+    @cached_property
+    def strata(self) -> list[Stratum]:
+        """The strata with their cells."""
+        return [one.cells(self.data.cells) for one in self.planned]
+
+    @cached_property
+    def _known(self) -> dict[Stratum, RealStratum]:
+        """What metrics compute from the real cells, once for all methods."""
+        return {stratum: RealStratum(stratum, self.reference.context) for stratum in self.strata}
+
+    def score(
+        self, predictions: Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> list[dict[str, float]]:
+        """Metrics of predictions of all strata, all of them or those that are named."""
+        context = self.reference.context
+        return score_all(self.strata, predictions, context, names, known=self._known)
+
+    def score_baselines(self, names: Sequence[str] | None = None) -> Mapping[str, Sequence[Scores]]:
+        """Metrics of every baseline."""
+        return {
+            name: self.score([baseline.predict(stratum) for stratum in self.strata], names)
+            for name, baseline in self.reference.baselines.items()
+        }
+
+    def score_replicates(self, names: Sequence[str] | None = None) -> "NoiseCeilings":
+        """The noise ceiling of every stratum."""
+        context = self.reference.context
+        score = partial(score_all, context=context, names=names, known=self._known)
+        sources = ceiling_sources(self.strata, self.reference.taught.strata())
+        kinds = [None if source is None else source.kind for source in sources]
+        return NoiseCeilings(ceiling_scores(sources, score), kinds)
+
+    @cached_property
+    def baselines(self) -> Mapping[str, Sequence[Scores]]:
+        """All metrics of every baseline."""
+        return self.score_baselines()
+
+    @cached_property
+    def noise_ceilings(self) -> "NoiseCeilings":
+        """All metrics of real replicates."""
+        return self.score_replicates()
 
 
-def fit_yardstick(data: PreparedData, config: EvaluationConfig, seed: int) -> Yardstick:
+class NoiseCeilings(NamedTuple):
+    """Scores of real replicates.
+
+    Attributes:
+        scores: of every stratum; None where it has too few treated cells.
+        kinds: what each is made from; see `noise_ceiling`.
+    """
+
+    scores: Sequence[Scores | None]
+    kinds: Sequence[str | None]
+
+
+def fit_reference(data: PreparedData, settings: EvaluationConfig, seed: int) -> Reference:
     """Fits genes, components and baselines on the training cells.
 
     Args:
         data: the cells and their split.
-        config: how many components.
+        settings: how many components, and thresholds.
         seed: of every subsample. Take the split's: runs of different seeds are then measured by
-            one yardstick, and their differences are paired.
+            one reference, and their differences are paired.
     """
     groups, _ = data.groups("train")
     merged = merge_groups(groups)
     # Fewer cells give deltas that are mostly noise, and each stratum counts alike.
     large = [stratum for stratum in merged if stratum.smaller_arm >= _MIN_TRAINING_CELLS]
-    planned = tuple(sampled_strata(large or merged, data, config, "train"))
+    planned = tuple(sampled_strata(large or merged, data, settings, "train"))
     training = [stratum.cells(data.cells) for stratum in planned]
     trained = data.split.training_cells
     context = fit_context(
         training,
         data.cells.expression[trained[cells_for_components(len(trained), seed)]],
-        n_pcs=config.n_pcs,
+        n_pcs=settings.n_pcs,
         n_top_genes=TOP_GENES,
         seed=seed,
     )
     non_negative = bool(min(stratum.control.min() for stratum in training) >= 0.0)
-    return Yardstick(context, fit_baselines(training, non_negative), data, planned)
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What no model changes: the strata, and how baselines and real replicates do on them."""
-
-    data: PreparedData
-    planned: Sequence[PlannedStratum]
-    small: Sequence[PlannedStratum]
-    strata: Sequence[Stratum]
-    baselines: Mapping[str, Sequence[Mapping[str, float]]]
-    ceilings: Sequence[Mapping[str, float] | None]
-    ceiling_kinds: Sequence[str | None]
-
-
-def reference_of(
-    data: PreparedData, yardstick: Yardstick, config: EvaluationConfig, part: str
-) -> Reference:
-    """The reference of one part of the split, computed for the first model that is scored on it."""
-    # The entry holds the cells, so that no other ones can get their identity.
-    key = id(data), part, config.min_cells, config.cells_per_arm
-    if key not in yardstick.kept:
-        planned, small = plan_strata(data, config, part)
-        strata = [one.cells(data.cells) for one in planned]
-        score = partial(score_all, context=yardstick.context)
-        sources = ceiling_sources(strata, yardstick.training())
-        yardstick.kept[key] = Reference(
-            data=data,
-            planned=planned,
-            small=small,
-            strata=strata,
-            baselines={
-                name: score(strata, [baseline.predict(stratum) for stratum in strata])
-                for name, baseline in yardstick.baselines.items()
-            },
-            ceilings=ceiling_scores(sources, score),
-            ceiling_kinds=[None if source is None else source.kind for source in sources],
-        )
-    return yardstick.kept[key]
+    baselines = fit_baselines(training, non_negative)
+    rule = cast(StackedLinear, baselines["stacked_linear"])
+    return Reference(settings, context, baselines, Taught(data, planned, rule))

@@ -1,162 +1,129 @@
-"""Scores a model on held-out cells beside the baselines and the ceiling: the whole outcome.
+"""Result: a model scored on held-out cells beside the baselines and the noise ceiling.
 
     metrics of every method, stratum by stratum  ->  means over strata
-    bootstrap over replicates                       ->  intervals, differences to the best baseline
+    bootstrap over replicates                    ->  intervals, differences to the best baseline
     biology, mixing, training                    ->  the plan's criteria  ->  scorecard
 
 Everything is computed from the same strata and the same predictions, in one place, so that no two
 parts of a report can speak of different cells.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, overload
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from wound_jax.baselines import Baseline
-from wound_jax.config.schema import EvaluationConfig, PredictionConfig
+from wound_jax.config.schema import PredictionConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.groups import timepoint_or_none
 from wound_jax.data.strata import PlannedStratum, Stratum
 from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound_markers
-from wound_jax.evaluation.metrics import score_all
 from wound_jax.evaluation.mixing import in_training_space, mixing
-from wound_jax.evaluation.reference import Reference, Yardstick, reference_of
+from wound_jax.evaluation.reference import HeldOut
 from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws, bootstrap
-from wound_jax.prediction.calibration.blend import Blend
-from wound_jax.prediction.calibration.fit import finished
+from wound_jax.prediction.calibration.calibration import Calibration
 from wound_jax.prediction.network import Predictor
 from wound_jax.prediction.strata import Predict, of_model
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Result:
     """What an evaluation found.
 
     Attributes:
-        result: content of `eval/metrics.json`.
+        figures: content of `eval/metrics.json`.
         strata: the held-out strata that were scored.
         predicted: the model's cells for each, [n_control, genes].
         draws: figures of every method in every draw of the bootstrap.
         genes: names of the predicted genes; none where an embedding was predicted.
-        share: where the predicted means are from, if they are not the network's alone.
+        calibration: what the network's cells went through.
     """
 
-    result: dict[str, Any]
+    figures: dict[str, Any]
     strata: tuple[Stratum, ...]
     predicted: tuple[np.ndarray, ...]
     draws: Draws
     genes: tuple[str, ...]
-    share: Blend | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+def evaluate_model(
+    predictor: Predictor,
+    held_out: HeldOut,
+    prediction: PredictionConfig | None = None,
+    *,
+    training: Mapping[str, float] | None = None,
+) -> Result:
+    """Calibrates a trained network and scores it on held-out strata; see `evaluate`.
+
+    Args:
+        predictor: the network, or several.
+        held_out: the strata, from a reference on the cells that the network was trained on.
+        prediction: what the network's cells go through before they are scored; None is nothing.
+        training: as for `evaluate`.
+    """
+    network = of_model(predictor)
+    calibration = held_out.reference.calibrate(network, prediction or PredictionConfig())
+    result = evaluate(calibration.after(network), held_out, training=training)
+    result.figures["mean_from"] = {one.key: calibration.figures(one) for one in result.strata}
+    return replace(result, calibration=calibration)
 
 
 def evaluate(
-    predictor: Predictor,
-    data: PreparedData,
-    yardstick: Yardstick,
-    config: EvaluationConfig,
-    part: str = "test",
-    *,
-    training: Mapping[str, float] | None = None,
-    prediction: PredictionConfig | None = None,
-) -> Outcome:
-    """Scores a trained model on one part of the split; see `judge`.
-
-    Args:
-        predictor: the model.
-        data: the cells and their split.
-        yardstick: from `fit_yardstick` on the cells the model was trained on.
-        config: thresholds, and how many draws the bootstrap makes.
-        part: "train", "val" or "test".
-        training: figures of the training run (`stability.training_stability`), for the scorecard.
-        prediction: what the network's cells go through before they are scored; None is nothing.
-
-    Raises:
-        UserError: no stratum of that part has enough cells.
-    """
-    after = prediction or PredictionConfig()
-    predict, share = finished(of_model(predictor), yardstick, config, after)
-    outcome = judge(predict, data, yardstick, config, part, training=training)
-    outcome.result["mean_from"] = {
-        stratum.key: share.figures(stratum) for stratum in outcome.strata
-    }
-    return replace(outcome, share=share if after.moves_means else None)
-
-
-def judge(
-    predict: Predict,
-    data: PreparedData,
-    yardstick: Yardstick,
-    config: EvaluationConfig,
-    part: str = "test",
-    *,
-    training: Mapping[str, float] | None = None,
-) -> Outcome:
-    """Scores whatever predicts treated cells from control cells on one part of the split.
+    predict: Predict, held_out: HeldOut, *, training: Mapping[str, float] | None = None
+) -> Result:
+    """Scores whatever predicts treated cells from control cells on held-out strata.
 
     Args:
         predict: cells and planned strata -> [n_control, genes] for each stratum.
-        data, yardstick, config, part, training: as for `evaluate`.
-
-    Raises:
-        UserError: no stratum of that part has enough cells.
+        held_out: the strata, and what is known of them.
+        training: figures of the training run (`stability.training_stability`), for the scorecard.
     """
-    reference = reference_of(data, yardstick, config, part)
-    strata = reference.strata
-    predicted = predict(data, reference.planned)
-    rows = _rows(reference, score_all(strata, predicted, yardstick.context))
-    methods = {"model": predicted} | {
-        name: _OnDemand(baseline, strata) for name, baseline in yardstick.baselines.items()
-    }
-    draws = bootstrap(
-        strata, methods, yardstick.context, draws=config.bootstrap, seed=yardstick.context.seed
-    )
-    genes = _gene_names(data, strata)
-    result = {
-        "split": _describe(data, part),
+    strata, context = held_out.strata, held_out.reference.context
+    # Computed first, while the model's cells do not take memory beside those of a baseline.
+    _ = held_out.baselines, held_out.noise_ceilings
+    predicted = predict(held_out.data, held_out.planned)
+    rows = _rows(held_out, held_out.score(predicted))
+    baselines = held_out.reference.baselines.items()
+    methods = {"model": predicted} | {name: _OnDemand(one, strata) for name, one in baselines}
+    n_draws = held_out.reference.settings.bootstrap
+    draws = bootstrap(strata, methods, context, draws=n_draws, seed=context.seed)
+    genes = _gene_names(held_out.data, strata)
+    figures = {
+        "split": _describe(held_out.data, held_out.part),
         "strata": rows,
-        "skipped": [_skipped(one) for one in reference.small],
+        "skipped": [_skipped(one) for one in held_out.small],
         "summary": summarise(rows),
         "uncertainty": draws.summary(),
-        "mixing": mixing(in_training_space(strata, predicted, yardstick.context)),
+        "mixing": mixing(in_training_space(strata, predicted, context)),
         "training": dict(training) if training is not None else None,
     }
     if genes:
-        result["biology"] = _biology(predict, reference, predicted, genes, yardstick)
-    result["scorecard"] = scorecard(result)
-    return Outcome(result, tuple(strata), tuple(predicted), draws, genes)
+        figures["biology"] = _biology(predict, held_out, predicted, genes)
+    figures["scorecard"] = scorecard(figures)
+    return Result(figures, tuple(strata), tuple(predicted), draws, genes)
 
 
-class _OnDemand(Sequence):
+class _OnDemand:
     """A baseline's predictions, made when they are asked for: all at once need not fit."""
 
     def __init__(self, baseline: Baseline, strata: Sequence[Stratum]):
-        self._baseline = baseline
-        self._strata = strata
+        self._baseline, self._strata = baseline, strata
 
     def __len__(self) -> int:
         return len(self._strata)
 
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self._baseline.predict(self._strata[index])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[i] for i in range(len(self)))
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self._baseline.predict(self._strata[place])
 
 
-def _rows(reference: Reference, scores: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """One row a stratum: sizes, and the scores of the model, every baseline and the ceiling."""
+def _rows(held_out: HeldOut, scores: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """One row a stratum: sizes, scores of the model and of every baseline, the noise ceiling."""
+    ceilings = held_out.noise_ceilings
     return [
         {
             "cell_type": stratum.cell_type,
@@ -167,11 +134,11 @@ def _rows(reference: Reference, scores: Sequence[Mapping[str, float]]) -> list[d
             "n_control_replicates": _n_replicates(stratum.control_replicates),
             "n_treated_replicates": _n_replicates(stratum.treated_replicates),
             "model": scores[i],
-            "baselines": {name: rows[i] for name, rows in reference.baselines.items()},
-            "ceiling": reference.ceilings[i],
-            "ceiling_kind": reference.ceiling_kinds[i],
+            "baselines": {name: rows[i] for name, rows in held_out.baselines.items()},
+            "ceiling": ceilings.scores[i],
+            "ceiling_kind": ceilings.kinds[i],
         }
-        for i, stratum in enumerate(reference.strata)
+        for i, stratum in enumerate(held_out.strata)
     ]
 
 
@@ -182,17 +149,13 @@ def _n_replicates(replicates: np.ndarray | None) -> int | None:
 
 
 def _biology(
-    predict: Predict,
-    reference: Reference,
-    predicted: Sequence[np.ndarray],
-    genes: Sequence[str],
-    yardstick: Yardstick,
+    predict: Predict, held_out: HeldOut, predicted: Sequence[np.ndarray], genes: Sequence[str]
 ) -> dict[str, Any]:
     """The plan's biological criteria."""
-    strata, kind = reference.strata, reference.data.split.kind
-    learnt = yardstick.training()
-    # Steps between days need the trained days predicted as well; no other split asks for them.
-    of_training = predict(yardstick.data, yardstick.planned) if kind == "timepoint" else None
+    strata, kind, taught = held_out.strata, held_out.data.split.kind, held_out.reference.taught
+    learnt = taught.strata()
+    # Steps between timepoints need the trained ones predicted as well; no other split asks for it.
+    of_training = predict(taught.data, taught.planned) if kind == "timepoint" else None
     return {
         "polarisation": polarisation(strata, predicted, genes, training=learnt),
         "wound_markers": wound_markers(strata, predicted, genes),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wound_jax.evaluation.metrics import get_metric
+from wound_jax.evaluation.metrics import METRICS
 
 SHOWN_METRICS = ("pearson_delta", "pearson_delta_top100", "mse", "e_distance_ratio")
 
@@ -106,7 +106,7 @@ def _number(value: float | None) -> float:
 
 def _column(name: str, rows: Mapping[str, Scores], ceiling: Scores) -> list[str]:
     """Header and cells of one metric, right-aligned to one width; the ceiling is not ranked."""
-    entry = get_metric(name)
+    entry = METRICS.get(name)
     values = {label: _number(scores.get(name)) for label, scores in rows.items()}
     best_value = entry.best_value
     best = math.nan

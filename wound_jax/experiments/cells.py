@@ -26,7 +26,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import PARTS
 from wound_jax.errors import UserError
 from wound_jax.evaluation.files import Deltas
-from wound_jax.evaluation.reference import Yardstick, fit_yardstick
+from wound_jax.evaluation.reference import Reference, fit_reference
 from wound_jax.experiments.finished import FinishedRun
 from wound_jax.experiments.spec import ASPECTS
 
@@ -60,7 +60,7 @@ class SharedCells:
 
     def __init__(self) -> None:
         self._prepared: dict[str, PreparedData] = {}
-        self._references: dict[str, Yardstick] = {}
+        self._references: dict[str, Reference] = {}
 
     def of(self, config: RunConfig) -> PreparedData:
         """The cells of a run.
@@ -73,12 +73,12 @@ class SharedCells:
             self._prepared[key] = prepare(config)
         return self._prepared[key]
 
-    def reference(self, config: RunConfig) -> Yardstick:
+    def reference(self, config: RunConfig) -> Reference:
         """What the predictions of a run are measured by."""
         key = cells_key(config) + config.evaluation.model_dump_json()
         if key not in self._references:
             data = self.of(config)
-            self._references[key] = fit_yardstick(data, config.evaluation, config.split.seed)
+            self._references[key] = fit_reference(data, config.evaluation, config.split.seed)
         return self._references[key]
 
 

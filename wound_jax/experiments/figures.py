@@ -65,12 +65,12 @@ def spread(values: Iterable[float | None]) -> Spread:
 
 def goodness(metric: str, value: float) -> float:
     """A figure on a scale where more is better; NaN for one that is not ranked."""
-    return METRICS[metric].goodness(value) if metric in METRICS else NAN
+    return METRICS.get(metric).goodness(value) if metric in METRICS else NAN
 
 
 def nearest(metric: str, figures: Mapping[str, float]) -> str | None:
     """The name of the figure nearest to the metric's best value; None where there is none."""
-    best = METRICS[metric].best_value if metric in METRICS else None
+    best = METRICS.get(metric).best_value if metric in METRICS else None
     if best is None:
         return None
     gaps = {name: abs(value - best) for name, value in figures.items() if not math.isnan(value)}

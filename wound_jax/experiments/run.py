@@ -21,6 +21,7 @@ from wound_jax.data.strata import large_strata, plan_strata
 from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.devices.mesh import make_devices
 from wound_jax.errors import UserError, unknown_name
+from wound_jax.evaluation.reference import HeldOut
 from wound_jax.experiments.cells import (
     SharedCells,
     between_data,
@@ -41,7 +42,7 @@ from wound_jax.experiments.plan import (
 )
 from wound_jax.experiments.rows import VariantTable
 from wound_jax.experiments.schedule import Schedule, say
-from wound_jax.experiments.scores import HeldOut, VariantScores, score_baselines, score_variant
+from wound_jax.experiments.scores import VariantScores, score_baselines, score_variant
 from wound_jax.experiments.spec import ExperimentSpec
 from wound_jax.experiments.tables import write_comparison, write_folds
 from wound_jax.models.build import model_dims
@@ -304,4 +305,4 @@ def _baseline_scores(fold: Fold, cells: SharedCells) -> dict[str, dict[str, floa
 
 
 def _held_out(config: RunConfig, cells: SharedCells) -> HeldOut:
-    return HeldOut.of(cells.of(config), cells.reference(config), config.evaluation)
+    return cells.reference(config).held_out()

@@ -8,20 +8,16 @@ is learnt across genes without a network.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wound_jax.config.schema import EvaluationConfig, PredictionConfig
-from wound_jax.data.cells import PreparedData
-from wound_jax.data.strata import PlannedStratum, Stratum, plan_strata
-from wound_jax.evaluation.metrics import score_all
-from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources
-from wound_jax.evaluation.reference import Yardstick
+from wound_jax.config.schema import PredictionConfig
+from wound_jax.evaluation.reference import HeldOut
 from wound_jax.evaluation.table import SHOWN_METRICS
-from wound_jax.prediction.calibration.fit import of_genes, with_blend, with_zeros
+from wound_jax.prediction.calibration.blend import Blend
+from wound_jax.prediction.calibration.calibration import Calibration, moved_across_genes
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.network import Ensemble
 from wound_jax.prediction.strata import Predict, of_model, remembered
@@ -68,35 +64,6 @@ class VariantScores:
         return cls(tuple(content["seeds"]), content["together"], content["rules_weight"])
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """The held-out cells of a fold, and what they are measured by.
-
-    Attributes:
-        data: the cells and their split.
-        yardstick: fitted on the training cells.
-        config: thresholds.
-        planned: the held-out strata that are large enough.
-        strata: with their cells.
-    """
-
-    data: PreparedData
-    yardstick: Yardstick
-    config: EvaluationConfig
-    planned: Sequence[PlannedStratum]
-    strata: Sequence[Stratum]
-
-    @classmethod
-    def of(cls, data: PreparedData, yardstick: Yardstick, config: EvaluationConfig) -> "HeldOut":
-        """The test cells of a fold."""
-        planned, _ = plan_strata(data, config, "test")
-        return cls(data, yardstick, config, planned, [p.cells(data.cells) for p in planned])
-
-    def score(self, predicted: Sequence[np.ndarray]) -> Sequence[Table]:
-        """The metrics of a leave-one-out for each stratum."""
-        return score_all(self.strata, predicted, self.yardstick.context, METRICS)
-
-
 def score_variant(
     prediction: PredictionConfig, folders: Sequence[Path], held_out: HeldOut
 ) -> VariantScores:
@@ -111,26 +78,25 @@ def score_variant(
     shares: list[float] = []
 
     def scores(predict: Predict) -> Table:
-        return _mean(held_out.score(predict(held_out.data, held_out.planned)))
+        return _mean(held_out.score(predict(held_out.data, held_out.planned), METRICS))
 
     ensemble = remembered(of_model(Ensemble(networks)))
     together = {ENSEMBLE: ensemble}
     if prediction.moves_means:
-        shared, share = with_blend(ensemble, held_out.yardstick, held_out.config, prediction)
+        blended, share = _blended(ensemble, held_out, prediction)
         weights = [share.weight(stratum) for stratum in held_out.strata]
         shares = [weight.linear + weight.genes for weight in weights]
         genes, rule = share.members.genes, share.members.rule
         if genes is not None and all(genes.applies(stratum) for stratum in held_out.strata):
             linear = prediction.model_copy(update={"across_genes": False})
-            together[ENSEMBLE + LINEAR], _ = with_blend(
-                ensemble, held_out.yardstick, held_out.config, linear
-            )
-            together[ENSEMBLE + GENES] = shared
-            together[GENES_ALONE] = of_genes(genes, non_negative=rule.non_negative)
+            together[ENSEMBLE + LINEAR], _ = _blended(ensemble, held_out, linear)
+            together[ENSEMBLE + GENES] = blended
+            together[GENES_ALONE] = moved_across_genes(genes, non_negative=rule.non_negative)
         else:
-            together[ENSEMBLE + LINEAR] = shared
+            together[ENSEMBLE + LINEAR] = blended
     if prediction.round_to_counts:
-        together |= {form + ZEROS: with_zeros(one) for form, one in together.items()}
+        rounded = Calibration(round_to_counts=True)
+        together |= {form + ZEROS: rounded.after(one) for form, one in together.items()}
     return VariantScores(
         tuple({NETWORK: scores(of_model(network))} for network in networks),
         {form: scores(one) for form, one in together.items()},
@@ -138,16 +104,20 @@ def score_variant(
     )
 
 
+def _blended(
+    network: Predict, held_out: HeldOut, prediction: PredictionConfig
+) -> tuple[Predict, Blend]:
+    """Predictions with blended means, not rounded, and where the means are from."""
+    plain = prediction.model_copy(update={"round_to_counts": False})
+    calibration = held_out.reference.calibrate(network, plain)
+    assert calibration.blend is not None, "the means are moved"
+    return calibration.after(network), calibration.blend
+
+
 def score_baselines(held_out: HeldOut) -> dict[str, dict[str, float]]:
     """Means over the strata of a fold: every baseline, and "ceiling" where there is one."""
-    strata, yardstick = held_out.strata, held_out.yardstick
-    scores = {
-        name: _mean(held_out.score([baseline.predict(stratum) for stratum in strata]))
-        for name, baseline in yardstick.baselines.items()
-    }
-    score = partial(score_all, context=yardstick.context, names=METRICS)
-    found = ceiling_scores(ceiling_sources(strata, yardstick.training()), score)
-    ceilings = [rows for rows in found if rows is not None]
+    scores = {name: _mean(rows) for name, rows in held_out.score_baselines(METRICS).items()}
+    ceilings = [rows for rows in held_out.score_replicates(METRICS).scores if rows is not None]
     return scores | ({"ceiling": _mean(ceilings)} if ceilings else {})
 
 

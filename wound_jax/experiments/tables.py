@@ -157,7 +157,7 @@ def _method_block(figures: FoldFigures, metric: str) -> str:
 
 def _gap(figures: FoldFigures, method: str, metric: str) -> float:
     value = figures.draws.figure(method, metric)
-    return math.inf if math.isnan(value) else abs(value - (METRICS[metric].best_value or 0.0))
+    return math.inf if math.isnan(value) else abs(value - (METRICS.get(metric).best_value or 0.0))
 
 
 def _population_block(figures: FoldFigures) -> str:
@@ -200,8 +200,8 @@ def _fold_notes(figures: FoldFigures) -> Sequence[str]:
 
 
 def _title(metric: str) -> str:
-    entry = METRICS.get(metric)
-    return f"{metric} {entry.arrow if entry else ''}".rstrip()
+    arrow = METRICS.get(metric).arrow if metric in METRICS else ""
+    return f"{metric} {arrow}".rstrip()
 
 
 def _with_sd(metric: str, mean: float, sd: float) -> str:

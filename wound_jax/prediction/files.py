@@ -2,7 +2,7 @@
 
 1. the control cells in the model's features, 2. their predictions, both by position in tables that
 lie on disk where they are large (`wound_jax.prediction.blocks`); 3. what the config asks for after
-the network (`wound_jax.prediction.calibration.apply`); 4. the output file, in the order of the
+the network (`wound_jax.prediction.calibration`); 4. the output file, in the order of the
 input, under another name until it is whole.
 """
 
@@ -28,7 +28,7 @@ from wound_jax.data.store.rows import Rows, Table
 from wound_jax.data.timepoints import require_times
 from wound_jax.errors import UserError
 from wound_jax.prediction.blocks import Scratch, expression_of, features_of, features_of_store
-from wound_jax.prediction.calibration.apply import AfterNetwork
+from wound_jax.prediction.calibration.calibration import load_calibration
 from wound_jax.prediction.loaded_run import LoadedRun
 
 
@@ -60,14 +60,17 @@ def predict_file(
         UserError: there is no control cell, or the file does not fit the model.
     """
     scratch = Scratch(output.parent, progress)
-    after = AfterNetwork.of(run, perturbation)
-    wanted = with_controls or after.needs_expression
+    settings, control = run.config.prediction, run.spec.control
+    calibration = load_calibration(run.folder, settings, perturbation, control)
+    wanted = with_controls or bool(calibration)
     cells, obs = _control_cells(run, path, scratch, with_expression=wanted, missing=missing)
     seen = _seen(cells.annotations, run.spec)
     predicted = _predict_all(run, cells, perturbation, scratch)
     tables: list[Rows] = [predicted]
-    if after.needs_expression:
-        after.apply(run.config.data, cells.annotations, cells.expression, predicted)
+    if calibration:
+        calibration.apply_to_table(
+            run.config.data, cells.annotations, cells.expression, predicted, perturbation
+        )
     if with_controls:
         tables.append(cells.expression)
     obs = _obs(run, obs, seen, perturbation, with_controls)

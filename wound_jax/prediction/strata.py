@@ -1,11 +1,7 @@
-"""What is scored, and what it is scored with: held-out strata, predictions, the yardstick.
+"""Predictions of strata: their control cells, group by group, through a trained network.
 
-A stratum is one (cell type, timepoint, condition) with enough cells in both arms. Whatever is
-learned here (genes, components, baselines) is learned on training cells only. Strata that are too
-small are listed, never dropped in silence; of very large ones a sample is drawn
-(`evaluation.cells_per_arm`), so that cells on disk need not fit in memory.
-
-What is scored: the cells of a trained model, with means drawn to rules, with zeros counted.
+Owns `Predict`, the form in which whatever predicts is calibrated and scored: of cells and strata
+given by position the predicted cells, an array a stratum.
 """
 
 from collections.abc import Callable, Sequence

@@ -144,7 +144,7 @@ def metric_term(name: str) -> Term:
         return METRIC_TERMS[name]
     meaning, words = "", name.replace("_", " ")
     if name in METRICS:
-        entry = METRICS[name]
+        entry = METRICS.get(name)
         meaning = entry.summary + (f" Beware: {entry.trap}." if entry.trap else "")
     return Term(words, meaning.replace("`", ""))
 
@@ -156,7 +156,7 @@ def metric_name(name: str) -> str:
 
 def metric_heading(name: str) -> str:
     """A metric in words, with an arrow towards better values."""
-    arrow = METRICS[name].arrow if name in METRICS else ""
+    arrow = METRICS.get(name).arrow if name in METRICS else ""
     return f"{metric_name(name)} {arrow}".strip()
 
 
@@ -172,7 +172,7 @@ def method_term(name: str) -> Term:
     meaning = ""
     if name in BASELINES:
         # A rule is documented by its function.
-        documented = getattr(BASELINES[name], "compute", BASELINES[name])
+        documented = getattr(BASELINES.get(name), "compute", BASELINES.get(name))
         meaning = (inspect.getdoc(documented) or "").partition("\n\n")[0]
     return Term(name.replace("_", " "), meaning.replace("\n", " ").replace("`", ""))
 
@@ -184,14 +184,14 @@ def method_name(name: str | None) -> str:
 
 def is_ranked(metric: str) -> bool:
     """Whether methods are ranked by a metric."""
-    return metric in METRICS and METRICS[metric].direction is not None
+    return metric in METRICS and METRICS.get(metric).direction is not None
 
 
 def lower_is_better(metric: str) -> bool:
     """Whether small values of a metric are better."""
-    return metric in METRICS and METRICS[metric].direction == "lower"
+    return metric in METRICS and METRICS.get(metric).direction == "lower"
 
 
 def goodness(metric: str, value: float) -> float:
     """A ranked metric's value on a scale where more is better."""
-    return METRICS[metric].goodness(value)
+    return METRICS.get(metric).goodness(value)

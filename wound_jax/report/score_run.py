@@ -1,28 +1,34 @@
-"""What every run writes at its start and at its end, trained alone or with others.
+"""Scoring a run: after its training, and again on any part, split or file.
 
-At the start: config.yaml, split.txt, provenance.json, parameters.json. At the end: eval/ with the
-scores on the test cells, the scorecard, pictures and the page, and the mark that it is finished.
+Writes eval/ with the scores on held-out cells, the scorecard, pictures and the page. Baselines,
+genes and components are always fitted on training cells.
 """
 
 import math
+import sys
 from pathlib import Path
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.cells import PreparedData
+from wound_jax.data.prepare import prepare, read_external, resplit
+from wound_jax.data.timepoints import require_times
+from wound_jax.devices.compilation import use_compilation_cache
+from wound_jax.errors import UserError
+from wound_jax.evaluation.cell_eval import run_cell_eval, write_pair
 from wound_jax.evaluation.files import write_report
-from wound_jax.evaluation.reference import Yardstick, fit_yardstick
-from wound_jax.evaluation.result import evaluate
+from wound_jax.evaluation.reference import Reference, fit_reference
+from wound_jax.evaluation.result import Result, evaluate_model
 from wound_jax.evaluation.stability import training_stability
-from wound_jax.prediction.calibration.saved import FILE, save_blend
+from wound_jax.prediction.calibration.calibration import save_calibration
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.report import write_run_html
 from wound_jax.training.log import read_metrics
-from wound_jax.training.record import record_finished
+from wound_jax.training.record import record_finished, require_same_data
 from wound_jax.training.run_folder import members_of
 
 
 def score_run(
-    folder: Path, config: RunConfig, data: PreparedData, yardstick: Yardstick | None = None
+    folder: Path, config: RunConfig, data: PreparedData, reference: Reference | None = None
 ) -> str:
     """Evaluates a trained run, or an ensemble, on its test cells and marks it as finished.
 
@@ -30,29 +36,103 @@ def score_run(
         folder: the run folder; `eval/` is written into it.
         config: its config.
         data: its prepared cells.
-        yardstick: fitted on the same cells (`wound_jax.evaluation.reference`); None fits one.
+        reference: fitted on the same cells (`wound_jax.evaluation.reference`); None fits one.
 
     Returns:
         The tables of the results.
     """
-    yardstick = yardstick or fit_yardstick(data, config.evaluation, config.split.seed)
+    reference = reference or fit_reference(data, config.evaluation, config.split.seed)
     loaded = load_run(folder)
     training = training_figures(folder, config, data)
-    outcome = evaluate(
-        loaded.predictor,
-        data,
-        yardstick,
-        config.evaluation,
-        training=training,
-        prediction=config.prediction,
+    result = evaluate_model(
+        loaded.predictor, reference.held_out(), config.prediction, training=training
     )
-    if outcome.share is not None:
-        save_blend(folder / FILE, outcome.share)
-    outcome.result["run"] = {"steps": list(loaded.steps)}
-    tables = write_report(folder / "eval", outcome, yardstick, folder, config)
+    save_calibration(folder, result.calibration)
+    result.figures["run"] = {"steps": list(loaded.steps)}
+    tables = write_report(folder / "eval", result, reference, folder, config)
     record_finished(folder)
     write_run_html(folder)
     return tables
+
+
+def score_again(
+    run: Path,
+    config: RunConfig,
+    folder: Path,
+    *,
+    part: str = "test",
+    checkpoint: str = "best",
+    path: str | None = None,
+    missing: str = "error",
+    cell_eval: bool = False,
+) -> Result:
+    """Evaluates a finished run, or an ensemble, once more, and prints its tables.
+
+    Args:
+        run: its folder.
+        config: its config, with changes to `split.*`, `prediction.*` and `evaluation.*` at most.
+        folder: where the results go.
+        part: "train", "val" or "test".
+        checkpoint: "best" or "last".
+        path: a file whose treated cells are scored instead of a part of the split.
+        missing: "error" or "zero", for genes that the file lacks.
+        cell_eval: whether to run the field's evaluator as well.
+
+    Raises:
+        UserError: the cells are not those of the run, or there is nothing to score.
+    """
+    use_compilation_cache()
+    loaded = load_run(run, checkpoint)
+    trained = prepare(loaded.config, loaded.spec)
+    require_same_data(loaded.folder, trained.fingerprint)
+    data = resplit(trained, config.split)
+    reference = fit_reference(data, config.evaluation, config.split.seed)
+    if path:
+        data = read_external(path, config.data, loaded.spec, missing=missing)
+        if config.model.timepoint_embedding == "continuous":
+            require_times(data.cells.annotations.timepoint)
+    result = evaluate_model(
+        loaded.predictor,
+        reference.held_out(part, data),
+        config.prediction,
+        training=training_figures(loaded.folder, loaded.config, trained),
+    )
+    if config.split == loaded.config.split:
+        save_calibration(loaded.folder, result.calibration)
+    seen = 0 if path else trained.trained_on(data, part)
+    result.figures["split"]["trained_on"] = seen
+    result.figures["run"] = {"folder": str(run), "steps": list(loaded.steps)}
+    print(write_report(folder, result, reference, loaded.folder, config))
+    if folder.parent == loaded.folder:
+        write_run_html(loaded.folder, folder.name)
+    if seen:
+        _say(f"warning: {seen} of the scored treated cells were trained on; these figures flatter.")
+    if cell_eval:
+        _say(f"cell-eval: {_cell_eval(folder / 'cell_eval', result, config)}")
+    _say(f"everything is in {folder}")
+    return result
+
+
+def _cell_eval(folder: Path, result: Result, config: RunConfig) -> Path:
+    """Writes the pair of files of the field's evaluator, and runs it where it is installed."""
+    if not result.genes:
+        raise UserError(
+            "--cell-eval needs predicted genes, and this run predicts an embedding; expected a "
+            "model of genes, or one with a gene decoder (model.decoder.enable=true)."
+        )
+    pair = write_pair(
+        folder,
+        result.strata,
+        result.predicted,
+        result.genes,
+        scale=config.data.preprocess,
+        control_label=config.data.control,
+    )
+    return run_cell_eval(pair, folder)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def training_figures(

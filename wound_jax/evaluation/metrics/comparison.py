@@ -6,7 +6,6 @@ cells that were drawn, so that all predictions of a stratum meet the same cells 
 between them are paired.
 """
 
-import weakref
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,10 +26,10 @@ T = TypeVar("T")
 
 
 class Memo:
-    """Something that remembers what was computed from it.
+    """Something that several metrics compute the same figure from, those of a user's own included.
 
     Attributes:
-        memory: function -> what it returned.
+        memory: function -> what it returned; it goes with the object.
     """
 
     memory: dict[Callable, Any]
@@ -50,24 +49,19 @@ def once_for_all(memos: Sequence[S], compute: Callable[[Sequence[S]], Sequence[T
     return [memo.memory[compute] for memo in memos]
 
 
+@dataclass(frozen=True, eq=False)
 class RealStratum(Memo):
     """The real cells of a stratum as metrics need them, the same for every prediction.
 
-    It is kept as long as its stratum and holds on to it only weakly.
+    Attributes:
+        stratum: the real cells.
+        context: what is known from training cells.
+        memory: see `Memo`.
     """
 
-    def __init__(self, stratum: Stratum, context: ScoreContext):
-        self.memory = {}
-        self.context = context
-        self._stratum = weakref.ref(stratum)
-
-    @property
-    def stratum(self) -> Stratum:
-        """The stratum."""
-        stratum = self._stratum()
-        if stratum is None:
-            raise ReferenceError("the stratum is gone; keep it as long as its comparison")
-        return stratum
+    stratum: Stratum
+    context: ScoreContext
+    memory: dict[Callable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def order(self) -> tuple[Int[np.ndarray, " cells"], Int[np.ndarray, " cells"]]:
@@ -106,24 +100,24 @@ class Comparison(Memo):
     """One stratum, its prediction, and the quantities that several metrics share.
 
     Attributes:
-        stratum: the real cells.
+        real: the real cells, and what is computed from them alone.
         predicted: [n_control, genes], row i made from control cell i.
-        context: what is known from training cells.
         memory: see `Memo`.
     """
 
-    stratum: Stratum
+    real: RealStratum
     predicted: Float[np.ndarray, "cells genes"]
-    context: ScoreContext
     memory: dict[Callable, Any] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
-    def real(self) -> RealStratum:
-        """What is computed from the real cells alone, shared with other predictions."""
-        known = self.context.real.get(self.stratum)
-        if known is None:
-            known = self.context.real[self.stratum] = RealStratum(self.stratum, self.context)
-        return known
+    @property
+    def stratum(self) -> Stratum:
+        """The real cells."""
+        return self.real.stratum
+
+    @property
+    def context(self) -> ScoreContext:
+        """What is known from training cells."""
+        return self.real.context
 
     @cached_property
     def true_delta(self) -> Float[np.ndarray, " genes"]:

@@ -6,6 +6,7 @@ and strata that lost an arm in the draw along with them.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -18,12 +19,21 @@ from wound_jax.evaluation.uncertainty.draws import Draws
 from wound_jax.evaluation.uncertainty.resampling import fingerprint, plan_resampling
 from wound_jax.evaluation.uncertainty.weights import ArmWeights, draw_weights
 
+
+class Predictions(Protocol):
+    """Predictions of one method, an array a stratum; they may be made as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Float[np.ndarray, "cells genes"]: ...
+
+
 BOOTSTRAPPED = ("pearson_delta", "pearson_delta_top100", "mse", "e_distance_ratio")
 
 
 def bootstrap(
     strata: Sequence[Stratum],
-    predictions: Mapping[str, Sequence[Float[np.ndarray, "cells genes"]]],
+    predictions: Mapping[str, Predictions],
     context: ScoreContext,
     *,
     draws: int = 1000,
@@ -119,7 +129,7 @@ def bootstrap_units(
     )
 
 
-def _check_counts(strata: Sequence[Stratum], predictions: Mapping[str, Sequence]) -> None:
+def _check_counts(strata: Sequence[Stratum], predictions: Mapping[str, Predictions]) -> None:
     if not strata:
         raise UserError("no stratum to draw replicates from; expected at least one.")
     for method, sequence in predictions.items():
@@ -145,7 +155,7 @@ def _score_stratum(
     stratum: Stratum,
     arms: tuple[ArmWeights, ArmWeights],
     context: ScoreContext,
-    predictions: Mapping[str, Sequence[np.ndarray]],
+    predictions: Mapping[str, Predictions],
     place: int,
 ) -> Float[np.ndarray, "methods metrics rows"]:
     """The figures of one stratum for every method and row of weights."""

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 
 from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.metrics import Comparison
+from wound_jax.evaluation.metrics import RealStratum
 from wound_jax.evaluation.uncertainty.weights import ArmWeights, quadratic_forms
 
 # As in the metrics: below this share of the mean control cell, a predicted delta is rounding.
@@ -181,7 +181,7 @@ def sampled_cells(stratum: Stratum, context: ScoreContext) -> tuple[np.ndarray, 
         np.arange(n, dtype=np.float64)[:, None] for n in (stratum.n_control, stratum.n_treated)
     )
     positions = replace(stratum, control=control, treated=treated)
-    chosen = Comparison(positions, control, context).samples
+    chosen = RealStratum(positions, context).samples(context.max_cells)
     return chosen[0][:, 0].astype(int), chosen[1][:, 0].astype(int)
 
 

@@ -40,7 +40,7 @@ from jaxtyping import Float
 from scipy.special import ndtri, stdtrit
 
 from wound_jax.errors import UserError, unknown_name
-from wound_jax.evaluation.metrics import get_metric
+from wound_jax.evaluation.metrics import METRICS
 
 
 def stretched_interval(
@@ -224,7 +224,7 @@ class Draws:
         self, place: tuple[int, int], other: "Draws", there: tuple[int, int], level: float
     ) -> Difference:
         """This figure less another one, signed so that positive is better."""
-        sign = 1.0 if get_metric(self.metrics[place[1]]).direction == "higher" else -1.0
+        sign = 1.0 if METRICS.get(self.metrics[place[1]]).direction == "higher" else -1.0
         value = sign * float(self.point[place] - other.point[there])
         draws = sign * (self.values[place] - other.values[there])
         return Difference(value, *stretched_interval(value, draws, self.degrees, level))
@@ -291,7 +291,7 @@ def _require_paired(one: Draws, other: Draws) -> None:
 
 
 def _best_value(metric: str) -> float:
-    best = get_metric(metric).best_value
+    best = METRICS.get(metric).best_value
     if best is None:
         raise UserError(f"{metric} is not ranked; expected a metric that has a best value.")
     return best

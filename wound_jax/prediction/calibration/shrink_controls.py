@@ -1,7 +1,7 @@
-"""A network's response, drawn back to what it makes of the controls that it was trained with.
+"""A network's mean cell, drawn back to what it makes of the controls that it was trained with.
 
 What sets the control cells of a held-out stratum s apart from training controls of the same type is
-partly biology and partly the sampling of a few replicates. A network that adds its response to the
+partly biology and partly the sampling of a few replicates. A network that adds a delta to the
 control cells hands all of it on to its prediction. With n the mean cell that the network predicts,
 and l the training strata most like s by label (as for `type_timepoint_mean_delta`),
 
@@ -35,27 +35,27 @@ class ShrunkControls:
 
     Attributes:
         training: the training strata.
-        responses: float64 [strata, genes], the mean cell that the network predicts for each.
+        made: float64 [strata, genes], the mean cell that the network predicts for each.
         slopes: for each kind of novelty; that of an unknown type is 1.
     """
 
     training: Learnt
-    responses: Float[np.ndarray, "strata genes"]
+    made: Float[np.ndarray, "strata genes"]
     slopes: Mapping[Novelty, float]
 
     @classmethod
-    def of(cls, rule: StackedLinear, responses: Sequence[Mean] | np.ndarray) -> "ShrunkControls":
+    def of(cls, rule: StackedLinear, made: Sequence[Mean] | np.ndarray) -> "ShrunkControls":
         """The regression with the slopes that the linear rules chose.
 
         Args:
             rule: fitted on the training strata.
-            responses: for each of them the mean cell that the network predicts, in their order.
+            made: for each of them the mean cell that the network predicts, in their order.
         """
         (regressed,) = (member for member in rule.members if member.rule.name == _RULE)
         slopes = {novelty: float(regressed.settings[novelty]) for novelty in Novelty}
-        made = np.asarray(responses, dtype=np.float64)
-        assert made.shape == rule.training.examples.deltas.shape, "one response a training stratum"
-        return cls(rule.training, made, slopes | {Novelty.TYPE: 1.0})
+        means = np.asarray(made, dtype=np.float64)
+        assert means.shape == rule.training.examples.deltas.shape, "one mean a training stratum"
+        return cls(rule.training, means, slopes | {Novelty.TYPE: 1.0})
 
     def slope(self, stratum: Stratum) -> float:
         """How much of what sets the controls of a stratum apart is kept."""
@@ -71,6 +71,6 @@ class ShrunkControls:
         known, wanted = self.training.examples.profiles, self.training.profiles([stratum])
         same_perturbation = known.perturbation == stratum.perturbation
         (alike,) = type_timepoint_mean(
-            known.take(same_perturbation), self.responses[same_perturbation], wanted
+            known.take(same_perturbation), self.made[same_perturbation], wanted
         )
         return alike + self.slope(stratum) * (predicted - alike)
