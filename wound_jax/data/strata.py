@@ -1,14 +1,10 @@
-"""The unit of evaluation: one cell type, at one timepoint, under one perturbation.
+"""Strata: one cell type, at one timepoint, under one perturbation; the unit of evaluation.
 
-Owns the record of a stratum's real cells. Metrics are computed per stratum and then averaged over
-strata with equal weight, so a frequent cell type counts no more than a rare one.
-
-What is scored, and what it is scored with: held-out strata, predictions, the yardstick.
-
-A stratum is one (cell type, timepoint, condition) with enough cells in both arms. Whatever is
-learned here (genes, components, baselines) is learned on training cells only. Strata that are too
-small are listed, never dropped in silence; of very large ones a sample is drawn
-(`evaluation.cells_per_arm`), so that cells on disk need not fit in memory.
+Owns the two forms of it: `PlannedStratum`, the positions of its cells, and `Stratum`, the cells
+themselves in memory. Metrics are computed per stratum and then averaged over strata with equal
+weight, so a frequent cell type counts no more than a rare one. A stratum that is scored has enough
+cells in both arms; those that are too small are listed, never dropped in silence. Of very large
+ones a sample is drawn (`evaluation.cells_per_arm`), so that cells on disk need not fit in memory.
 """
 
 import dataclasses
