@@ -7,7 +7,7 @@ from tiny import dense
 
 from wound_jax.data import preprocess
 from wound_jax.data.preprocess import check_scale, fit_preprocessing
-from wound_jax.devices.zero_copy import as_aligned
+from wound_jax.devices.host_memory import as_aligned
 from wound_jax.errors import UserError
 
 N_CELLS, N_GENES = 60, 30

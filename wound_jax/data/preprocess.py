@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from wound_jax.data.source import Matrix, n_columns, n_rows, row_blocks
 from wound_jax.data.variable_genes import GeneMoments, highly_variable
-from wound_jax.devices.zero_copy import aligned_table, as_aligned
+from wound_jax.devices.host_memory import aligned_table, as_aligned
 from wound_jax.errors import UserError
 
 TARGET_SUM = 1e4

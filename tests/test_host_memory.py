@@ -6,8 +6,8 @@ import pytest
 import scipy.sparse as sp
 
 from wound_jax.data.preprocess import Preprocessing
+from wound_jax.devices.host_memory import aligned_table, as_aligned
 from wound_jax.devices.mesh import one_device, place
-from wound_jax.devices.zero_copy import aligned_table, as_aligned
 
 
 def address(values: np.ndarray) -> int:
