@@ -17,7 +17,7 @@ from wound_jax.models.partition import label_parameters, partition
 from wound_jax.prediction.network import Ensemble, NetworkPredictor, Predictor
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.record import finished_at
-from wound_jax.training.run_folder import _members, members_of, require_run
+from wound_jax.training.run_folder import members_of, recorded_members, require_run
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
 
 
 def _load_ensemble(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRun:
-    for member, finished in _members(folder):
+    for member, finished in recorded_members(folder):
         now = finished_at(require_run(member))
         if now != finished:
             raise UserError(

@@ -1,1 +1,1 @@
-"""Training: setup, batches, objective, step, loop, log, checkpoints and the run folder."""
+"""Training: launch, setup, batches, objective, step, loop, log, checkpoints, record, run folder."""

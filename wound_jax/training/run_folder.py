@@ -1,4 +1,4 @@
-"""A run on disk: where it is made, and how a finished one is opened again.
+"""Run folder: where a new run goes, and what tells that of a run from that of an ensemble.
 
 config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
 
@@ -102,10 +102,10 @@ def name_members(folder: Path, members: Sequence[Path]) -> None:
 
 def members_of(folder: Path) -> list[Path]:
     """The runs of an ensemble; none where the folder is that of a single run."""
-    return [path for path, _ in _members(folder)]
+    return [path for path, _ in recorded_members(folder)]
 
 
-def _members(folder: Path) -> list[tuple[Path, str]]:
+def recorded_members(folder: Path) -> list[tuple[Path, str]]:
     """The runs of an ensemble, and when each had been finished."""
     path = folder / _ENSEMBLE
     if not path.is_file():
