@@ -159,12 +159,8 @@ def write(tmp_path, plots: bool, genes: tuple[str, ...]) -> set[str]:
     result["scorecard"] = scorecard(result)
     found = Result(result, tuple(STRATA), tuple(PREDICTIONS), draws, genes)
     reference: Any = SimpleNamespace(context=context, baselines={"low": Delta(), "shift": Delta()})
-    run = tmp_path / "run"
-    run.mkdir()
-    lines = (json.dumps({"step": i, "train/loss": 1.0 / (i + 1)}) + "\n" for i in range(5))
-    (run / "metrics.jsonl").write_text("".join(lines))
     config = load_config(None, ["data.source=synthetic", f"evaluation.plots={plots}".lower()])
-    text = write_report(tmp_path / "eval", found, reference, run, config)
+    text = write_report(tmp_path / "eval", found, reference, config)
     assert (tmp_path / "eval" / "table.txt").read_text() == text + "\n"
     assert "pearson_delta" in text
     return {path.name for path in (tmp_path / "eval").iterdir()}
@@ -173,8 +169,7 @@ def write(tmp_path, plots: bool, genes: tuple[str, ...]) -> set[str]:
 def test_all_files_of_an_evaluation(tmp_path):
     names = write(tmp_path, True, GENES)
     assert names == {
-        "metrics.json", "table.txt", "bootstrap.npz", "deltas.npz", "umap.npz", "umap.png",
-        "loss_curves.png", "strata.png",
+        "metrics.json", "table.txt", "bootstrap.npz", "deltas.npz", "umap.npz",
     }  # fmt: skip
     assert Deltas.load(tmp_path / "eval" / "deltas.npz").baseline_name == "shift"
     assert len(CellMap.load(tmp_path / "eval" / "umap.npz").treated) == 60

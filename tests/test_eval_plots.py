@@ -1,18 +1,9 @@
-"""Summary, table and pictures of an evaluation."""
+"""Summary and table of an evaluation."""
 
 import math
 
-import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from wound_jax.evaluation.mixing import CellMap
-from wound_jax.evaluation.plots import (
-    _running_median,
-    plot_loss_curves,
-    plot_strata_bars,
-    plot_umap,
-)
 from wound_jax.evaluation.table import results_table, summarise
 
 
@@ -123,79 +114,3 @@ def test_table_stamps_a_leaky_split_and_shows_undefined_values() -> None:
     assert "LEAKY" in lines[0]
     assert lines[4].endswith("n/a")
     assert "LEAKY" not in results_table(make_result())
-
-
-def assert_is_picture(path) -> np.ndarray:
-    """A PNG on which something other than background is drawn."""
-    pixels = imread(path)[..., :3]
-    assert min(pixels.shape[:2]) > 300
-    assert (pixels.min(axis=-1) < 0.9).mean() > 0.005
-    return pixels
-
-
-def share_of_color(pixels: np.ndarray, color: str) -> float:
-    target = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    return float((np.abs(pixels - target).max(axis=-1) < 0.08).mean())
-
-
-def test_running_median() -> None:
-    values = np.array([1.0, 9.0, 2.0, 3.0, 50.0])
-    np.testing.assert_array_equal(_running_median(values, 3), [5.0, 2.0, 3.0, 3.0, 26.5])
-
-
-def test_loss_curves(tmp_path) -> None:
-    records = [{"step": i, "train/loss": 1.0 / (i + 1), "lr": 1e-3} for i in range(40)]
-    records += [{"step": i, "val/loss": 1.2 / (i + 1)} for i in range(0, 40, 10)]
-    records += [{"step": 41, "train/loss": math.nan, "val/loss": None}]
-    plot_loss_curves(records, tmp_path / "loss.png")
-    pixels = assert_is_picture(tmp_path / "loss.png")
-    assert share_of_color(pixels, "#d55e00") > 1e-3
-    plot_loss_curves([record for record in records if "val/loss" not in record], tmp_path / "b.png")
-    without = assert_is_picture(tmp_path / "b.png")
-    assert share_of_color(without, "#d55e00") == 0.0
-
-
-def test_strata_bars(tmp_path) -> None:
-    plot_strata_bars(make_result(), tmp_path / "bars.png")
-    pixels = assert_is_picture(tmp_path / "bars.png")
-    assert share_of_color(pixels, "#0072b2") > 0.02
-    assert share_of_color(pixels, "#e69f00") > 1e-4
-    plot_strata_bars(make_result(missing=None), tmp_path / "null.png")
-    np.testing.assert_array_equal(imread(tmp_path / "null.png")[..., :3], pixels)
-
-
-def test_many_baselines_keep_marks_of_their_own(tmp_path) -> None:
-    result = make_result()
-    for stratum in result["strata"]:
-        stratum["baselines"] |= {f"b{i}": scores(0.05 * i, 1 - 0.05 * i) for i in range(12)}
-    plot_strata_bars(result, tmp_path / "bars.png")
-    assert_is_picture(tmp_path / "bars.png")
-
-
-def test_a_collapsed_baseline_leaves_the_others_their_room(tmp_path) -> None:
-    """Marks beyond the edge stand at it, wherever they would be."""
-    pictures = []
-    for ratio in (40.0, 80.0):
-        result = make_result()
-        for stratum in result["strata"]:
-            stratum["baselines"]["covariate_only"] = scores(0.5, ratio)
-        plot_strata_bars(result, tmp_path / "bars.png")
-        pictures.append(imread(tmp_path / "bars.png")[..., :3])
-    np.testing.assert_array_equal(*pictures)
-
-
-def test_umap(tmp_path) -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(["Fib", "Mac"], 60)
-    places = np.where(labels == "Fib", 0.0, 15.0)[:, None]
-    arms = {
-        name: rng.normal(size=(120, 2)) + places + shift
-        for name, shift in (("control", 0.0), ("treated", 4.0), ("predicted", 3.5))
-    }
-    cell_map = CellMap(**arms, control_type=labels, treated_type=labels, predicted_type=labels)
-    plot_umap(cell_map, tmp_path / "umap.png")
-    pixels = assert_is_picture(tmp_path / "umap.png")
-    for color in ("#9a9a9a", "#d55e00", "#0072b2"):
-        assert share_of_color(pixels, color) > 1e-4
-    plot_umap(cell_map, tmp_path / "again.png")
-    np.testing.assert_array_equal(imread(tmp_path / "again.png")[..., :3], pixels)

@@ -1,13 +1,28 @@
-"""Markup that escapes, figures as text, and tables that say the same on page and in file."""
+"""Markup that escapes, numbers as text, and tables that say the same on page and in file."""
 
 import csv
+import dataclasses
 import math
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
-from wound_jax.report.blocks import Column, Fold, Note, Section, Table, absent, verdict
-from wound_jax.report.markup import Html, join, number, signed, tag
+from wound_jax.report.blocks import (
+    Column,
+    Definitions,
+    Figure,
+    Fold,
+    Note,
+    Section,
+    Table,
+    Tiles,
+    Warnings,
+    absent,
+)
+from wound_jax.report.figures.drawing import Panel, disc
+from wound_jax.report.page import render_block
+from wound_jax.report.words import counted, interval, number, signed
 
 HOSTILE = '<script>alert(\'x\')</script> " onload="a()" & </td>'
 
@@ -31,23 +46,54 @@ class Seen(HTMLParser):
         self.text += data
 
 
-def test_text_and_attributes_are_escaped():
-    seen = Seen(tag("td", HOSTILE, title=HOSTILE))
-    assert seen.tags == ["td"]
-    assert seen.attributes == [("title", HOSTILE)]
-    assert seen.text == HOSTILE
+HOSTILE_BLOCKS = [
+    Note(HOSTILE),
+    Tiles([(HOSTILE, HOSTILE, HOSTILE)]),
+    Warnings([HOSTILE]),
+    Definitions(HOSTILE, [(HOSTILE, HOSTILE, HOSTILE), (HOSTILE, "name", HOSTILE)]),
+    Fold(HOSTILE, [Note(HOSTILE)]),
+    Figure([Panel(40, 40, HOSTILE, HOSTILE, HOSTILE)], HOSTILE, [disc(HOSTILE, "#d55e00")]),
+    *(
+        Table(HOSTILE, HOSTILE, [Column("a", HOSTILE, kind, HOSTILE)], [{"a": HOSTILE}])
+        for kind in ("text", "code", "number", "interval", "verdict")
+    ),
+]
 
 
-def test_only_markup_of_tag_enters_as_it_is():
-    seen = Seen(tag("p", tag("b", "a"), ["<i>", None, 3], Html("<br>")))
-    assert seen.tags == ["p", "b", "br"]
-    assert seen.text == "a<i>3"
-    assert join(["a", "b"], "<") == "a&lt;b"
+@pytest.mark.parametrize("block", HOSTILE_BLOCKS, ids=lambda block: block.kind)
+def test_text_and_attributes_are_escaped(block):
+    """Text from the data can never become a tag, in whichever kind of block."""
+    hostile, harmless = Seen(render_block(block)), Seen(render_block(_harmless(block)))
+    assert hostile.tags == harmless.tags
+    assert [name for name, _ in hostile.attributes] == [name for name, _ in harmless.attributes]
+    assert hostile.text.count(HOSTILE) == harmless.text.count("harmless")
+    values = [value or "" for _, value in hostile.attributes]
+    calm = [value or "" for _, value in harmless.attributes]
+    assert [v.count(HOSTILE) for v in values] == [v.count("harmless") for v in calm]
+    assert HOSTILE in hostile.text
+
+
+def _harmless(value: Any) -> Any:
+    """The same with a word instead of the hostile text."""
+    if isinstance(value, Panel):
+        return Panel(40, 40, "harmless", "harmless", "harmless")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _harmless(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return type(value)(**fields)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_harmless(one) for one in value)
+    if isinstance(value, dict):
+        return {key: _harmless(one) for key, one in value.items()}
+    return "harmless" if value == HOSTILE else value
 
 
 def test_attributes():
-    made = tag("th", class_="n", stroke_width=2, open=True, title=None, hidden=False)
-    assert made == '<th class="n" stroke-width="2" open></th>'
+    assert Seen(render_block(Fold("a", []))).attributes == []
+    assert Seen(render_block(Fold("a", [], open=True))).attributes == [("open", None)]
+    column = Column("a", "a", "number")
+    heads = Seen(render_block(Table("t", "l", [column, Column("b", "b", help="h")], [])))
+    assert ("class", "n") in heads.attributes, "numbers are set to the right"
+    assert [value for name, value in heads.attributes if name == "title"] == ["h"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +113,12 @@ def test_attributes():
 )
 def test_numbers(value, shown):
     assert number(value) == shown
+
+
+def test_bounds_and_counts():
+    assert interval(-0.5, 0.25, 2) == "[\N{MINUS SIGN}0.50, 0.25]"
+    assert interval(None, 0.25) == interval(0.25, math.nan) == ""
+    assert (counted(1, "run", "runs"), counted(2, "run", "runs")) == ("1 run", "2 runs")
 
 
 def test_signed_numbers():
@@ -101,7 +153,7 @@ def test_the_file_holds_what_the_rows_hold_in_full(tmp_path):
 
 
 def test_the_page_shows_the_same_rounded():
-    seen = Seen(Table("made", "look", COLUMNS, ROWS).html())
+    seen = Seen(render_block(Table("made", "look", COLUMNS, ROWS)))
     assert seen.tags.count("tr") == 4
     assert seen.tags.count("th") == 4, "a column of the file alone is not on the page"
     assert "script" not in seen.tags
@@ -115,20 +167,27 @@ def test_the_page_shows_the_same_rounded():
 
 def test_verdicts_are_readable_without_colour():
     names = ("outstanding", "high pass", "pass", "fail", "cannot be computed")
-    texts = [Seen(verdict(name)).text for name in names]
+    texts = [verdict(name) for name in names]
     assert all(name in text for name, text in zip(names, texts, strict=True))
     assert len({text.split()[0] for text in texts}) == len(names), "each has a sign of its own"
-    assert "cannot be computed" in Seen(verdict(None)).text
+    assert "cannot be computed" in verdict(None)
+
+
+def verdict(value: str | None) -> str:
+    """A verdict as the page tells it."""
+    column = Column("v", "", "verdict")
+    text = Seen(render_block(Table("t", "", [column], [{"v": value}]))).text
+    return text.partition("t.csv")[2].strip()
 
 
 def test_a_section_gives_its_tables_the_folded_ones_too():
     one, two = (Table(name, "look", COLUMNS, ROWS) for name in ("one", "two"))
     section = Section("id", "title", [one, Fold("more", [Note("text"), two])])
     assert [table.name for table in section.tables()] == ["one", "two"]
-    assert Seen(section.html()).tags.count("table") == 2
+    assert Seen(render_block(section)).tags.count("table") == 2
 
 
 def test_an_absent_section_says_why():
-    seen = Seen(absent("id", "Maps", f"no file {HOSTILE}").html())
-    assert seen.text == f"MapsNot shown: no file {HOSTILE}"
+    seen = Seen(render_block(absent("id", "Maps", f"no file {HOSTILE}")))
+    assert seen.text.split("\n", 2)[1:] == ["Maps", f"Not shown: no file {HOSTILE}\n\n\n"]
     assert ("class", "absent") in seen.attributes

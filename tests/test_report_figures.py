@@ -1,9 +1,11 @@
-"""Drawings: scales, curves, colours, places of labels, and SVG that is well-formed."""
+"""Drawings: axes, curves, colours, places of labels, and SVG that is well-formed."""
 
 import base64
 import io
 import math
+import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,56 +14,125 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
+import wound_jax.report
 from wound_jax.report.figures.curves import (
     Bundle,
     Curve,
+    TimepointScore,
     draw_curves,
+    draw_scores,
     mean_curve,
     read_curve,
+    running_median,
     series_style,
     smooth,
 )
-from wound_jax.report.figures.heat_map import Field, color_of, draw_heat_map
-from wound_jax.report.figures.labels import Box, place_labels
-from wound_jax.report.figures.marker_panel import Marker, draw_marker_panel
-from wound_jax.report.figures.ranking import Ranked, draw_ranking
-from wound_jax.report.figures.raster import raster
-from wound_jax.report.figures.scatter import GeneChange, draw_scatter, named_genes
-from wound_jax.report.figures.score_days import DayScore, draw_score_days
-from wound_jax.report.svg import Scale, scale
+from wound_jax.report.figures.drawing import VARIABLES, LegendItem, Panel, disc, limits, round_ticks
+from wound_jax.report.figures.points import (
+    Box,
+    GeneDeltas,
+    draw_scatter,
+    named_genes,
+    place_labels,
+    scatter,
+)
+from wound_jax.report.figures.rows import (
+    Field,
+    Marker,
+    Ranked,
+    color_of,
+    draw_heat_map,
+    draw_markers,
+    draw_ranking,
+    draw_type_bars,
+    type_legend,
+    type_marks,
+)
 
 HOSTILE = "</svg><script>\"'&"
 RNG = np.random.default_rng(0)
 VALUES = st.floats(-1e3, 1e3, allow_nan=False)
+RANKED = [Ranked("a", 0.5, 0.4, 0.6, True), Ranked("b", 0.3, None, None, False)]
 
 
-def texts(drawing: str) -> list[str]:
-    """All texts and titles of a drawing, which must be well-formed."""
-    return [element.text or "" for element in ET.fromstring(drawing).iter()]
+def elements(panel: Panel, tag: str) -> list[ET.Element]:
+    """The elements of a kind in a drawing, which must be well-formed."""
+    return [element for element in ET.fromstring(panel.svg()).iter() if element.tag == tag]
+
+
+def texts(panel: Panel) -> list[str]:
+    """All texts and titles of a drawing."""
+    return [element.text or "" for element in ET.fromstring(panel.svg()).iter()]
 
 
 @given(st.lists(VALUES, min_size=1, max_size=20))
-def test_a_scale_holds_all_values_between_its_ends(values):
-    axis = scale(values, 10.0, 200.0)
-    pixels = [axis(value) for value in values]
-    assert all(10.0 <= pixel <= 200.0 for pixel in pixels)
-    assert all(axis.low <= tick <= axis.high for tick in axis.ticks())
-    for value, pixel in zip(values, pixels, strict=True):
-        back = axis.low + (pixel - 10.0) / 190.0 * (axis.high - axis.low)
-        assert back == pytest.approx(value, abs=1e-9 * (1 + axis.high - axis.low))
+def test_the_ends_of_an_axis_hold_all_values(values):
+    low, high = limits(values)
+    assert all(low < value < high for value in values)
 
 
-def test_equal_ratios_take_equal_room_on_a_logarithmic_scale():
-    axis = Scale(0.01, 100.0, 0.0, 400.0, log=True)
-    assert [axis(v) for v in (0.01, 0.1, 1.0, 10.0, 100.0)] == pytest.approx(
-        [0, 100, 200, 300, 400]
+def shown_ticks(ends: tuple[float, float], scale: str = "linear") -> list[float]:
+    """The values whose labels a panel shows along its horizontal axis."""
+    panel = Panel(420, 60, "n")
+    axes = panel.axes((10, 10, 410, 40), ends, (0.0, 1.0), "x")
+    axes.set_xscale(scale)
+    round_ticks(axes, "x")
+    axes.set_yticks([])
+    labels = [text.replace("\N{MINUS SIGN}", "-").replace(",", "") for text in texts(panel)]
+    return [float(label) for label in labels if label.strip()]
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(VALUES, min_size=1, max_size=20))
+def test_ticks_lie_within_the_axis(values):
+    low, high = limits(values)
+    # Matplotlib draws what lies within half a pixel; labels have six digits.
+    room = (high - low) / 800 + 1e-5 * (abs(low) + abs(high))
+    assert all(low - room <= tick <= high + room for tick in shown_ticks((low, high)))
+
+
+def test_equal_ratios_take_equal_room_on_a_logarithmic_axis():
+    panel = Panel(420, 60, "n")
+    axes = panel.axes((10, 10, 410, 40), (0.01, 100.0), (0.0, 1.0))
+    axes.set_xscale("log")
+    for value in (0.01, 0.1, 1.0, 10.0, 100.0):
+        panel.dot(axes, (value, 0.5), 2, "#d55e00")
+    places = [float(circle.attrib["cx"]) for circle in elements(panel, "circle")]
+    assert places == pytest.approx([10, 110, 210, 310, 410])
+    assert set(shown_ticks((0.01, 100.0), "log")) >= {0.1, 1.0, 10.0}
+    assert len(shown_ticks(limits([0.5, 0.6], log=True), "log")) >= 2
+    assert all(end > 0 for end in limits([0.5, 0.6], log=True))
+
+
+def test_an_axis_without_values_is_still_one():
+    low, high = limits([math.nan])
+    assert (low + high) / 2 == pytest.approx(0.5)
+
+
+def test_a_dot_stands_at_its_value_in_the_pages_own_colour():
+    panel = Panel(120, 60, "n")
+    axes = panel.axes((10, 10, 110, 50), (0.0, 1.0), (0.0, 2.0))
+    panel.dot(axes, (0.25, 0.5), 3, "#d55e00", "here")
+    (circle,) = elements(panel, "circle")
+    assert [float(circle.attrib[key]) for key in ("cx", "cy", "r")] == pytest.approx([35, 40, 3])
+    assert "fill: var(--real)" in circle.attrib["style"]
+    assert "here" in texts(panel)
+
+
+def test_colours_are_those_of_the_light_page():
+    templates = Path(wound_jax.report.__file__).parent / "templates"
+    light = (templates / "style.css").read_text(encoding="utf-8").partition("@media")[0]
+    written = dict(re.findall(r"--([\w-]+): (#\w+);", light))
+    for color, variable in VARIABLES.items():
+        # The ground has a colour of its own in a drawing, next to white.
+        assert color == ("#fffffe" if variable == "raised" else written[variable]), variable
+
+
+def test_a_drawing_is_the_same_every_time():
+    assert (
+        draw_ranking("t", "s", RANKED, 0.7, 0.0).svg()
+        == draw_ranking("t", "s", RANKED, 0.7, 0.0).svg()
     )
-    assert set(axis.ticks()) >= {0.1, 1.0, 10.0}
-    assert len(scale([0.5, 0.6], 0, 1, log=True).ticks()) >= 2
-
-
-def test_a_scale_without_values_is_still_one():
-    assert scale([math.nan], 0.0, 1.0)(0.5) == pytest.approx(0.5)
 
 
 def test_a_curve_leaves_out_what_is_not_defined():
@@ -162,45 +233,75 @@ def test_named_genes_are_the_worst_misses_and_the_strongest_others():
 
 
 def test_points_are_drawn_where_they_belong():
-    image = raster(np.array([[30.0, 20.0]]), ["#ff0000"], (10, 10, 40, 40), radius=3, opacity=1.0)
-    href = ET.fromstring(image).attrib["href"]
-    pixels = imread(io.BytesIO(base64.b64decode(href.removeprefix("data:image/png;base64,"))))
-    rows, columns = np.nonzero(pixels[..., 3] > 0.5)
-    density = pixels.shape[0] / 40
-    assert np.mean(columns) / density == pytest.approx(20, abs=0.7)
-    assert np.mean(rows) / density == pytest.approx(10, abs=0.7)
-    assert pixels[..., 3].min() == 0.0, "the ground is transparent"
-    assert np.ptp(columns) / density == pytest.approx(6, abs=1.2)
+    panel = Panel(60, 60, "n")
+    axes = panel.axes((10, 10, 50, 50), (0.0, 4.0), (0.0, 4.0), grid=None)
+    axes.set_axis_off()
+    scatter(axes, np.array([[2.0, 3.0]]), ["#ff0000"], 3, 1.0)
+    (image,) = elements(panel, "image")
+    data = base64.b64decode(image.attrib["href"].removeprefix("data:image/png;base64,"))
+    pixels = imread(io.BytesIO(data))
+    found = np.array(np.nonzero(pixels[..., 3] > 0.5), dtype=float)
+    # The image is written upside down and turned by its transform: scale(1 -1) translate(0 -H).
+    turn = r"scale\(1 (-?1)\) translate\(0 (-?[\d.]+)\)"
+    ((turned, shift),) = re.findall(turn, image.attrib["transform"])
+    width, height = (float(image.attrib[key]) for key in ("width", "height"))
+    rows, columns = (
+        (found + 0.5)
+        * np.array([[height], [width]])
+        / np.array([[pixels.shape[0]], [pixels.shape[1]]])
+    )
+    across = float(image.attrib["x"]) + columns
+    down = float(turned) * (float(image.attrib["y"]) + float(shift) + rows)
+    assert np.mean(across) == pytest.approx(30, abs=0.7)
+    assert np.mean(down) == pytest.approx(20, abs=0.7)
+    assert np.ptp(across) == pytest.approx(6, abs=1.2)
+    assert pixels[0, 0, 3] == 0.0, "the ground is transparent"
 
 
-def test_rasters_leave_matplotlib_as_it_was():
+def test_drawings_leave_matplotlib_as_it_was():
     before = dict(matplotlib.rcParams)
-    raster(RNG.normal(size=(20, 2)), ["#000000"] * 20, (0, 0, 10, 10))
+    panel = draw_ranking("t", "s", RANKED, 0.7, 0.0)
+    panel.svg()
+    panel.pixels()
     assert dict(matplotlib.rcParams) == before
 
 
-def test_every_drawing_is_well_formed_and_escapes_names():
-    genes = [HOSTILE, *(f"g{i}" for i in range(30))]
-    true, predicted = RNG.normal(size=(2, 31))
-    true[0] = 9.0
-    curve = Curve(np.arange(3.0), np.array([1.0, 50.0, 2.0]))
-    fields = {(HOSTILE, "day1"): Field(0.5, 0.5, HOSTILE), ("b", "day1"): Field(math.nan, 0.0, "n")}
-    drawings = [
-        draw_curves([Bundle("none", []), Bundle(HOSTILE, [curve])], "Loss"),
-        draw_heat_map(HOSTILE, "n = 1", [HOSTILE, "b"], ["day1", "day2"], fields),
-        draw_scatter(GeneChange("title", HOSTILE, genes, true, predicted)),
-        draw_ranking(HOSTILE, "s", [Ranked(HOSTILE, 0.5, 0.4, 0.6, True)], 0.9, 0.0),
-        draw_ranking("t", "s", [Ranked("a", 0.5, None, None, False)], None, None),
-        draw_score_days(HOSTILE, "s", [DayScore(HOSTILE, 0.1, math.nan, math.nan, [("v", 0.2)])]),
-        draw_marker_panel("t", "s", [Marker(HOSTILE, -1, -0.5, 0.2)]),
-    ]
-    named = 0
-    for drawing in drawings:
-        root = ET.fromstring(drawing)
-        assert "script" not in {element.tag for element in root.iter()}
-        assert all("nan" not in value for e in root.iter() for value in e.attrib.values())
-        named += any("</svg>" in text for text in texts(drawing))
-    assert named == len(drawings) - 1, "all but the one without a hostile name"
+DRAWINGS = {
+    "curves": lambda: draw_curves(
+        [Bundle("none", []), Bundle(HOSTILE, [Curve(np.arange(3.0), np.array([1.0, 50.0, 2.0]))])],
+        "Loss",
+    ),
+    "heat map": lambda: draw_heat_map(
+        HOSTILE, "s", [HOSTILE, "b"], ["day1"],
+        {(HOSTILE, "day1"): Field(0.5, 0.5, HOSTILE), ("b", "day1"): Field(math.nan, 0.0, "n")},
+    ),
+    "markers": lambda: draw_markers("t", "s", [Marker(HOSTILE, -1, -0.5, 0.2)]),
+    "ranking": lambda: draw_ranking("t", "s", [Ranked(HOSTILE, 0.5, 0.4, 0.6, True)], 0.7, 0.0),
+    "scatter": lambda: draw_scatter(
+        GeneDeltas("t", "s", [HOSTILE, *(f"g{i}" for i in range(30))],
+                   np.array([9.0, *RNG.normal(size=30)]), RNG.normal(size=31))
+    ),
+    "scores": lambda: draw_scores(
+        "t", "s", [TimepointScore("day1", 0.5, math.nan, math.nan, [(HOSTILE, 0.4)])]
+    ),
+    "type bars": lambda: draw_type_bars("t", "s", ["a"], {"model": [0.5], HOSTILE: [math.nan]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_drawing_is_well_formed_and_escapes_names(name):
+    panel = DRAWINGS[name]()
+    root = ET.fromstring(panel.svg())
+    assert "script" not in {element.tag for element in root.iter()}
+    assert all("nan" not in value for e in root.iter() for value in e.attrib.values())
+    assert not [e for e in root.iter() if "id" in e.attrib], "ids of two drawings could meet"
+    assert any("</svg>" in text for text in texts(panel))
+
+
+def test_names_are_shown_as_they_are():
+    """Matplotlib would set what stands between two dollars as a formula."""
+    shown = texts(draw_ranking("$a$ b", "s", [Ranked("$x$", 0.5, None, None, True)], None, None))
+    assert {"$a$ b", "$x$"} <= set(shown)
 
 
 def test_a_heat_map_shows_its_figures_and_marks():
@@ -214,16 +315,49 @@ def test_a_marker_is_right_where_it_moves_the_registered_way():
     assert Marker("a", -1, -0.5, -0.2).right
     assert not Marker("a", 1, 0.5, -0.2).right
     assert not Marker("a", 1, 0.5, 0.0).right
-    wrong = draw_marker_panel("t", "s", [Marker("a", 1, 0.5, -0.2)])
-    assert "stroke-dasharray" in wrong
-    assert "stroke-dasharray" not in draw_marker_panel("t", "s", [Marker("a", 1, 0.5, 0.2)])
+    wrong = draw_markers("t", "s", [Marker("a", 1, 0.5, -0.2)])
+    assert "stroke-dasharray" in wrong.svg()
+    assert "stroke-dasharray" not in draw_markers("t", "s", [Marker("a", 1, 0.5, 0.2)]).svg()
 
 
 def test_a_method_beyond_the_axis_is_given_by_its_figure():
     rows = [Ranked("near", 0.4, 0.2, 9.0, False), Ranked("far", 7.5, 5.0, 9.0, False)]
-    drawing = draw_ranking("t", "s", rows, None, 1.0, limit=1.5)
-    assert "7.50 ▸" in texts(drawing)
-    assert "near: 0.400 [0.200, 9.000]" in texts(drawing)
-    assert len([e for e in ET.fromstring(drawing).iter() if e.tag == "circle"]) == 1
-    rights = [float(e.attrib["x2"]) for e in ET.fromstring(drawing).iter() if e.tag == "line"]
+    panel = draw_ranking("t", "s", rows, None, 1.0, limit=1.5)
+    assert "7.50 ▸" in texts(panel)
+    assert "near: 0.400 [0.200, 9.000]" in texts(panel)
+    assert len(elements(panel, "circle")) == 1
+    rights = [
+        float(place)
+        for path in elements(panel, "path")
+        for place in re.findall(r"[ML] (-?[\d.]+) ", path.attrib["d"])
+    ]
     assert max(rights) <= 476
+
+
+def test_running_median() -> None:
+    values = np.array([1.0, 9.0, 2.0, 3.0, 50.0])
+    np.testing.assert_array_equal(running_median(values, 3), [5.0, 2.0, 3.0, 3.0, 26.5])
+
+
+def test_many_baselines_keep_marks_of_their_own():
+    marks = type_marks(["model", "identity", *(f"b{i}" for i in range(45))])
+    assert len(marks) == 45
+    assert len({(style["marker"], style["mfc"]) for style in marks.values()}) == 45
+    assert [item.words for item in type_legend(["model", "identity", "b"])] == [
+        "model", "b", "identity",
+    ]  # fmt: skip
+
+
+def test_a_collapsed_baseline_leaves_the_others_their_room():
+    """Marks beyond the edge stand at it, wherever they would be."""
+    drawn = [
+        draw_type_bars("t", "s", ["a"], {"model": [0.4], "collapsed": [ratio]}, 1.5).svg()
+        for ratio in (40.0, 80.0)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_legend_shows_each_mark_as_it_is_drawn():
+    assert "var(--real)" in disc("words", "#d55e00").svg()
+    assert "stroke-dasharray" in LegendItem("line", {"color": "#646b73", "ls": "--", "lw": 1}).svg()
+    assert 'aria-hidden="true"' in disc("words", "#d55e00").svg()

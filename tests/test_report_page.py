@@ -73,7 +73,7 @@ def test_no_figure_is_printed_as_a_python_value(page):
 def test_the_summary_speaks_of_the_best_variant(page):
     summary = page.sections["summary"]
     assert "On 3 held-out mice, the best of 2 variants, LoRA, predicts" in summary
-    assert "better than the best baseline (linear on components" in summary
+    assert "better than the best baseline (ridge_pca" in summary
     assert "The cells are simulated" in summary
 
 
@@ -90,7 +90,7 @@ def test_all_variants_are_drawn(page):
         assert "LoRA" in page.sections[section], section
     # Two panels of two variants; twelve groups of two variants.
     assert page.source.count('aria-label="UMAP: ') == 4
-    assert page.source.count("true and predicted change of each gene") == 24
+    assert page.source.count("true and predicted delta of each gene") == 24
     assert page.source.count("against the training step") == 3
 
 
@@ -162,7 +162,7 @@ def test_figures_that_are_not_defined_are_dashes(tmp_path):
 
     change_result(run, undefine)
     page = Page(write_run_html(run))
-    assert "no correlation of change could be computed" in page.sections["summary"]
+    assert "no correlation of deltas could be computed" in page.sections["summary"]
     assert "\N{EN DASH}" in page.sections["results"]
     assert "n/a" in page.sections["strata"]
     assert not re.search(r"\bnan\b", page.source.partition("</style>")[2], re.IGNORECASE)

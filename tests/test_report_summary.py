@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from wound_jax.report.load import RunResult, Study, Variant
-from wound_jax.report.sections.summary import headline
-from wound_jax.report.sections.warnings import run_warnings, warnings_of
+from wound_jax.report.sections.summary import headline, run_warnings, warnings_of
 
 
 def run_of(
@@ -54,36 +53,35 @@ def study_of(*runs: RunResult) -> Study:
     [
         (
             {"value": 0.1, "low": 0.04, "high": 0.16},
-            "that is better than the best baseline (linear on components, 0.60) by "
-            "0.10 [0.04, 0.16].",
+            "that is better than the best baseline (ridge_pca, 0.60) by 0.10 [0.04, 0.16].",
         ),
         (
             {"value": -0.1, "low": -0.2, "high": -0.01},
-            "that is worse than the best baseline (linear on components, 0.60) by 0.10 "
+            "that is worse than the best baseline (ridge_pca, 0.60) by 0.10 "
             "[\N{MINUS SIGN}0.20, \N{MINUS SIGN}0.01].",
         ),
         (
             {"value": 0.1, "low": -0.02, "high": 0.22},
-            "that is no clear difference to the best baseline (linear on components, 0.60): "
+            "that is no clear difference to the best baseline (ridge_pca, 0.60): "
             "0.10 [\N{MINUS SIGN}0.02, 0.22].",
         ),
         (
             {"value": 0.1, "low": None, "high": None},
-            "that is better than the best baseline (linear on components, 0.60) by 0.10, but no "
+            "that is better than the best baseline (ridge_pca, 0.60) by 0.10, but no "
             "interval says how sure this is.",
         ),
     ],
 )
 def test_the_sentence_goes_no_further_than_the_interval(difference, words):
     expected = (
-        "On 3 held-out mice, the model predicts the change of expression with a correlation of "
-        f"0.70; {words}"
+        "On 3 held-out mice, the model predicts the delta (mean treated minus mean control cell) "
+        f"with a correlation of 0.70; {words}"
     )
     assert headline(study_of(run_of(0.7, difference))) == expected
 
 
 def test_without_intervals_the_means_are_compared():
-    assert "better than the best baseline (linear on components, 0.60) by 0.05, but no" in headline(
+    assert "better than the best baseline (ridge_pca, 0.60) by 0.05, but no" in headline(
         study_of(run_of(0.65))
     )
     assert "worse than the best baseline" in headline(study_of(run_of(0.5)))
@@ -103,7 +101,7 @@ def test_of_several_variants_the_best_is_told():
 @pytest.mark.parametrize("model", [None, math.nan])
 def test_no_correlation_is_no_result(model):
     text = headline(study_of(run_of(model)))
-    assert text == "On 3 held-out mice, no correlation of change could be computed for the model."
+    assert text == "On 3 held-out mice, no correlation of deltas could be computed for the model."
 
 
 @pytest.mark.parametrize(
@@ -113,7 +111,7 @@ def test_no_correlation_is_no_result(model):
         ({"n_replicates": 2}, "donor", "On 2 held-out donors,"),
         ({"n_replicates": 4}, "sample", "On 4 held-out replicates,"),
         ({"kind": "celltype"}, "mouse_id", "On held-out cell types (3 mice),"),
-        ({"kind": "timepoint"}, "mouse_id", "On a held-out day (3 mice),"),
+        ({"kind": "timepoint"}, "mouse_id", "On a held-out timepoint (3 mice),"),
         (
             {"kind": "random", "leaky": True},
             "mouse_id",

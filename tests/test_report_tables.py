@@ -10,7 +10,7 @@ from report_page import Page, result_of, rows
 from wound_jax.baselines import BASELINES
 from wound_jax.evaluation.files import Deltas
 from wound_jax.report import write_html, write_run_html
-from wound_jax.report.glossary import Term, method_name, method_term, metric_name, metric_term
+from wound_jax.report.words import Term, method_meaning, method_name, metric_name, metric_term
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_the_table_of_a_comparison_decides(tmp_path):
     first = rows(folder / "tables" / "results.csv")[0]
     found = [first[key] for key in ("model", "difference", "difference_low", "difference_high")]
     assert found == ["0.8765", "0.3765", "0.3", "0.4"]
-    assert first["baseline_name"] == "mean shift by type"
+    assert first["baseline_name"] == "type_mean_delta"
     assert "correlation of 0.88" in page.sections["summary"]
     assert "by 0.38 [0.30, 0.40]" in page.sections["summary"]
 
@@ -125,15 +125,16 @@ def test_variants_are_set_beside_the_first(comparison):
 
 
 def test_what_has_no_words_here_speaks_for_itself():
-    assert metric_name("pearson_delta") == "correlation of change"
+    assert metric_name("pearson_delta") == "correlation of deltas"
     assert metric_name("mae") == "mae"
     assert "mean" in metric_term("mae").meaning.lower()
     assert "Beware" in metric_term("pearson_mean").meaning, "a trap is told"
     assert metric_term("made_up") == Term("made up", "")
-    assert method_name("ridge_pca") == "linear on components"
-    assert method_term("made_up") == Term("made up", "")
-    for name in BASELINES:
+    assert method_name("ridge_pca") == "ridge_pca", "one name everywhere, that of the config"
+    assert method_name("ceiling") == "noise ceiling"
+    assert method_meaning("made_up") == ""
+    for name in (*BASELINES, "model", "ceiling"):
         # A ranking has room for 26 letters.
-        assert method_term(name).meaning, name
+        assert method_meaning(method_name(name)), name
         assert len(method_name(name)) <= 26, name
     assert method_name(None) == "\N{EN DASH}"

@@ -21,12 +21,10 @@ from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
 from wound_jax.evaluation.mixing import ProjectedStratum, fit_cell_map
-from wound_jax.evaluation.plots import plot_loss_curves, plot_strata_bars, plot_umap
 from wound_jax.evaluation.reference import Reference
 from wound_jax.evaluation.result import Result
 from wound_jax.evaluation.scorecard import render_scorecard
 from wound_jax.evaluation.table import results_table
-from wound_jax.training.log import read_metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,18 +135,15 @@ def _rows(values: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(values).astype(np.float32)
 
 
-def write_report(
-    folder: Path, result: Result, reference: Reference, run: Path, config: RunConfig
-) -> str:
+def write_report(folder: Path, result: Result, reference: Reference, config: RunConfig) -> str:
     """Writes everything about one evaluation, and returns its tables as text.
 
     Args:
         folder: where to; made if needed. It gets `metrics.json`, `table.txt` (results and
-            scorecard), `bootstrap.npz`, `deltas.npz` where genes were predicted, and pictures
-            with `umap.npz` where the config wants them.
+            scorecard), `bootstrap.npz`, `deltas.npz` where genes were predicted, and
+            `umap.npz` where the config wants pictures, which the report draws.
         result: what was found.
         reference: what it was measured by.
-        run: the run folder, whose log holds the loss curves.
         config: of the evaluation.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,16 +158,12 @@ def write_report(
         deltas = mean_deltas(result.strata, result.predicted, result.genes, rival, baseline)
         deltas.save(folder / "deltas.npz")
     if config.evaluation.plots:
-        records = read_metrics(run)
-        if records:
-            plot_loss_curves(records, folder / "loss_curves.png")
-        plot_strata_bars(figures, folder / "strata.png")
         _write_map(folder, result, reference.context, config.split.seed)
     return tables
 
 
 def _write_map(folder: Path, result: Result, context: ScoreContext, seed: int) -> None:
-    """The cells' map as arrays and as a picture."""
+    """Writes the cells' map."""
     strata = [
         ProjectedStratum(
             cell_type=stratum.cell_type,
@@ -182,9 +173,7 @@ def _write_map(folder: Path, result: Result, context: ScoreContext, seed: int) -
         )
         for stratum, predicted in zip(result.strata, result.predicted, strict=True)
     ]
-    cell_map = fit_cell_map(strata, seed)
-    cell_map.save(folder / "umap.npz")
-    plot_umap(cell_map, folder / "umap.png")
+    fit_cell_map(strata, seed).save(folder / "umap.npz")
 
 
 def without_nan(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""What a page is made of: sections of tables, figures and notes, and how each becomes markup.
+"""What a page is made of, as plain data; templates/blocks.html has the markup of each.
 
-A table is the one source of both the page and its CSV file: the page shows rounded figures, the
+A table is the one source of both the page and its CSV file: the page shows rounded numbers, the
 file has them in full.
 """
 
@@ -9,11 +9,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
-from wound_jax.report.markup import DASH, Html, number, signed, tag
+from wound_jax.report.figures.drawing import LegendItem, Panel
+from wound_jax.report.load import Study
+from wound_jax.report.words import DASH, interval, number, signed
 
-# "interval" is a difference with its bounds, "range" a figure with its bounds.
+# "interval" is a difference with its bounds, "range" a number with its bounds.
 Kind = Literal["text", "code", "number", "signed", "interval", "range", "verdict"]
 _BOUNDED = ("interval", "range")
 # Letters of a text that stays on one line, and of one that needs a wide column.
@@ -29,14 +31,6 @@ VERDICTS = {
     "fail": ("fail", "✘"),
     "cannot be computed": ("none", DASH),
 }
-
-
-class Block(Protocol):
-    """Anything that a section can hold."""
-
-    def html(self) -> Html:
-        """Its markup."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,29 +60,34 @@ class Column:
         bounds = ["_low", "_high"] if self.kind in _BOUNDED else []
         return [self.key, *(self.key + bound for bound in bounds)]
 
-    def cell(self, row: Mapping[str, Any], above: Mapping[str, Any]) -> Html:
-        """One cell of the page, below that of the row above."""
-        value = row.get(self.key)
-        if self.place == "once" and above.get(self.key) == value:
-            return tag("td", class_="again")
-        if self.kind in ("text", "code"):
-            shown = str(DASH if value is None else value)
-            style = "short" if len(shown) <= _SHORT else "long" if len(shown) > _LONG else None
-            return tag("td", tag("code", shown) if self.kind == "code" else shown, class_=style)
-        if self.kind == "verdict":
-            return tag("td", verdict(value))
-        return tag("td", self._figure(row), class_="n")
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are words."""
+        return self.kind in ("text", "code")
 
-    def _figure(self, row: Mapping[str, Any]) -> str:
+    def repeats(self, row: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+        """Whether the row above has shown the value already."""
+        return self.place == "once" and above.get(self.key) == row.get(self.key)
+
+    def shown(self, row: Mapping[str, Any]) -> str:
+        """The value on the page, without its bounds."""
         value = row.get(self.key)
-        # A threshold can be a condition in words.
-        if isinstance(value, str):
-            return value
-        shown = signed if self.kind in ("signed", "interval") else number
+        if self.is_text or isinstance(value, str):
+            # A threshold can be a condition in words.
+            return str(DASH if value is None else value)
+        return (signed if self.kind in ("signed", "interval") else number)(value, self.digits)
+
+    def bounds(self, row: Mapping[str, Any]) -> str:
+        """The bounds on the page; nothing where there are none."""
         if self.kind not in _BOUNDED:
-            return shown(value, self.digits)
+            return ""
         low, high = (row.get(key) for key in self.keys[1:])
-        return with_bounds(shown(value, self.digits), low, high, self.digits)
+        return interval(low, high, self.digits)
+
+    def width(self, row: Mapping[str, Any]) -> str:
+        """The class of a text by its length."""
+        letters = len(self.shown(row))
+        return "short" if letters <= _SHORT else "long" if letters > _LONG else ""
 
 
 @dataclass(frozen=True)
@@ -102,28 +101,21 @@ class Table:
         rows: one mapping each.
     """
 
+    kind: ClassVar = "table"
     name: str
     look: str
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
 
-    def html(self) -> Html:
-        """The table with its sentence and a link to the file."""
-        columns = [column for column in self.columns if column.place != "file"]
-        heads = [
-            tag("th", c.label, scope="col", title=c.help, class_=_class_of(c)) for c in columns
-        ]
-        above = [{}, *self.rows]
-        rows = [
-            tag("tr", *(column.cell(row, before) for column in columns))
-            for row, before in zip(self.rows, above, strict=False)
-        ]
-        table = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows))
-        link = tag("a", f"{self.name}.csv", href=f"tables/{self.name}.csv", class_="file")
-        style = "scroll tall" if len(self.rows) > _TALL else "scroll"
-        label = {"role": "region", "aria_label": self.look, "tabindex": "0"}
-        scroll = tag("div", table, class_=style, **label)
-        return tag("div", tag("p", self.look, " ", link, class_="look"), scroll, class_="block")
+    @property
+    def on_page(self) -> list[Column]:
+        """The columns that the page shows."""
+        return [column for column in self.columns if column.place != "file"]
+
+    @property
+    def is_tall(self) -> bool:
+        """Whether it is scrolled rather than shown at its full height."""
+        return len(self.rows) > _TALL
 
     def write_csv(self, folder: Path) -> None:
         """Writes `folder/NAME.csv`; what is not defined is empty."""
@@ -136,48 +128,78 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """Drawings that share one sentence and one legend.
+    """Panels that share one sentence and one legend.
 
     Attributes:
-        panels: SVG drawings, side by side where there is room.
+        panels: side by side where there is room.
         look: one sentence on what to look for.
-        legend: what colours and marks mean; None where the drawing says it.
+        legend: what colours and marks mean; empty where the panels say it.
     """
 
-    panels: Sequence[Html]
+    kind: ClassVar = "figure"
+    panels: Sequence[Panel]
     look: str
-    legend: Html | None = None
-
-    def html(self) -> Html:
-        """The figure with its caption above, so that it is read first."""
-        caption = tag("figcaption", self.look)
-        return tag("figure", caption, self.legend, tag("div", *self.panels, class_="panels"))
+    legend: Sequence[LegendItem] = ()
 
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph: text, or markup made by `tag`."""
+    """A paragraph."""
 
+    kind: ClassVar = "note"
     text: str
     style: Literal["plain", "absent", "headline"] = "plain"
 
-    def html(self) -> Html:
-        """The paragraph."""
-        return tag("p", self.text, class_=self.style)
+
+@dataclass(frozen=True)
+class Tiles:
+    """A few large numbers side by side.
+
+    Attributes:
+        tiles: (what, number, what stands beside it).
+    """
+
+    kind: ClassVar = "tiles"
+    tiles: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """A marked list of warnings.
+
+    Attributes:
+        texts: at least one.
+    """
+
+    kind: ClassVar = "warnings"
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """A list of names with their meanings; each can be linked to as `#term-KEY`.
+
+    Attributes:
+        title: heading of the list.
+        terms: (key in the files, name on the page, meaning).
+    """
+
+    kind: ClassVar = "definitions"
+    title: str
+    terms: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
 class Fold:
     """Blocks that are opened by a click, under a title."""
 
+    kind: ClassVar = "fold"
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence["Block"]
     open: bool = False
 
-    def html(self) -> Html:
-        """The folded blocks."""
-        content = (block.html() for block in self.blocks)
-        return tag("details", tag("summary", self.title), *content, open=self.open)
+
+Block = Table | Figure | Note | Tiles | Warnings | Definitions | Fold
 
 
 @dataclass(frozen=True)
@@ -190,14 +212,15 @@ class Section:
         blocks: from top to bottom.
     """
 
+    kind: ClassVar = "section"
     id: str
     title: str
     blocks: Sequence[Block]
 
-    def html(self) -> Html:
-        """The section."""
-        content = (block.html() for block in self.blocks)
-        return tag("section", tag("h2", self.title), *content, id=self.id)
+    @property
+    def is_absent(self) -> bool:
+        """Whether it is only an excuse."""
+        return all(isinstance(block, Note) and block.style == "absent" for block in self.blocks)
 
     def tables(self) -> Iterator[Table]:
         """All its tables, the folded ones too."""
@@ -209,19 +232,9 @@ def absent(id: str, title: str, reason: str) -> Section:
     return Section(id, title, [Note(f"Not shown: {reason}", "absent")])
 
 
-def verdict(value: str | None) -> Html:
-    """A verdict as a badge, readable without colour."""
-    name = value or "cannot be computed"
-    style, sign = VERDICTS.get(name, ("none", DASH))
-    return tag("span", tag("span", sign, aria_hidden="true"), " ", name, class_=f"badge {style}")
-
-
-def with_bounds(figure: str, low: float | None, high: float | None, digits: int = 3) -> Html:
-    """`+0.07 [0.02, 0.12]`; the brackets are left out where there are no bounds."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return tag("span", figure)
-    bounds = f"[{number(low, digits)}, {number(high, digits)}]"
-    return tag("span", figure, " ", tag("span", bounds, class_="bounds"))
+def variant_column(study: Study) -> Column:
+    """The column that names the variant; of a single one the page does without."""
+    return Column("variant", "variant", place="page" if len(study.variants) > 1 else "file")
 
 
 def _tables(blocks: Sequence[Block]) -> Iterator[Table]:
@@ -230,10 +243,6 @@ def _tables(blocks: Sequence[Block]) -> Iterator[Table]:
             yield block
         elif isinstance(block, Fold):
             yield from _tables(block.blocks)
-
-
-def _class_of(column: Column) -> str | None:
-    return "n" if column.kind in ("number", "signed", *_BOUNDED) else None
 
 
 def _plain(value: Any) -> Any:

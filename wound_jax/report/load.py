@@ -130,7 +130,7 @@ def load_comparison(folder: Path) -> Study:
     )
 
 
-def load_single(folder: Path, evaluation: str = "eval") -> Study:
+def load_single(folder: Path, evaluation: str | Path = "eval") -> Study:
     """Reads one run as a study of one variant.
 
     Raises:
@@ -141,7 +141,7 @@ def load_single(folder: Path, evaluation: str = "eval") -> Study:
     return Study(name=name, variants=(Variant(name, (run,)),))
 
 
-def load_run_result(folder: Path, evaluation: str = "eval") -> RunResult:
+def load_run_result(folder: Path, evaluation: str | Path = "eval") -> RunResult:
     """Reads one run.
 
     Args:

@@ -49,9 +49,9 @@ def score_run(
     )
     save_calibration(folder, result.calibration)
     result.figures["run"] = {"steps": list(loaded.steps)}
-    tables = write_report(folder / "eval", result, reference, folder, config)
+    tables = write_report(folder / "eval", result, reference, config)
     record_finished(folder)
-    write_run_html(folder)
+    write_run_html(folder, pictures=config.evaluation.plots)
     return tables
 
 
@@ -102,9 +102,8 @@ def score_again(
     seen = 0 if path else trained.trained_on(data, part)
     result.figures["split"]["trained_on"] = seen
     result.figures["run"] = {"folder": str(run), "steps": list(loaded.steps)}
-    print(write_report(folder, result, reference, loaded.folder, config))
-    if folder.parent == loaded.folder:
-        write_run_html(loaded.folder, folder.name)
+    print(write_report(folder, result, reference, config))
+    write_run_html(loaded.folder, folder.resolve(), pictures=config.evaluation.plots)
     if seen:
         _say(f"warning: {seen} of the scored treated cells were trained on; these figures flatter.")
     if cell_eval:

@@ -1,4 +1,4 @@
-"""The headline numbers of a variant: model, best baseline, their difference, ceiling.
+"""The headline numbers of a variant: model, best baseline, their difference, noise ceiling.
 
 Means over seeds. A comparison's own table decides where there is one, so that page and table say
 the same. What is not in it comes from the evaluations: intervals of one run as its evaluation gives
@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from wound_jax.evaluation.uncertainty import Draws, average, between
-from wound_jax.report.glossary import goodness, is_ranked
 from wound_jax.report.load import RunResult, Study, Variant
-from wound_jax.report.svg import finite
+from wound_jax.report.words import goodness, is_ranked
 
 # Shown first, in this order; the other ranked metrics are folded away.
 MAIN_METRICS = (
@@ -126,7 +125,7 @@ def seed_values(variant: Variant, metric: str) -> dict[int | None, float]:
 
 
 def best_variant(study: Study) -> Variant:
-    """The variant of the highest correlation of change."""
+    """The variant of the highest correlation of deltas."""
 
     def score(variant: Variant) -> float:
         value = method_score(variant, "model", "pearson_delta").value
@@ -171,3 +170,9 @@ def _estimate(value: float | None, low: float | None, high: float | None) -> Est
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return Estimate(number)
     return Estimate(number, float(low), float(high))
+
+
+def finite(values: Iterable[float | None]) -> np.ndarray:
+    """The defined values as an array."""
+    found = np.array([math.nan if v is None else v for v in values], dtype=float)
+    return found[np.isfinite(found)]

@@ -1,1 +1,1 @@
-"""One drawing a module: plain values in, SVG out."""
+"""Figures: plain values in, panels out, for the page as SVG and for a folder as PNG."""

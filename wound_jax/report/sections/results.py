@@ -1,23 +1,26 @@
-"""The model beside its baselines and its ceiling, in one table and on one scale."""
+"""Scorecard and results: the plan's criteria, and the model beside its baselines and ceiling."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from wound_jax.report.blocks import Block, Column, Figure, Fold, Note, Section, Table
-from wound_jax.report.figures.ranking import Ranked, draw_ranking
-from wound_jax.report.glossary import (
-    goodness,
-    lower_is_better,
-    method_name,
-    metric_heading,
-    metric_help,
-    metric_name,
+from wound_jax.report.blocks import (
+    Block,
+    Column,
+    Figure,
+    Fold,
+    Note,
+    Section,
+    Table,
+    absent,
+    variant_column,
 )
+from wound_jax.report.figures.drawing import MUTED, PREDICTED, Panel, disc
+from wound_jax.report.figures.rows import Ranked, draw_ranking
 from wound_jax.report.load import Study, Variant
-from wound_jax.report.markup import Html
 from wound_jax.report.scores import (
     MAIN_METRICS,
     Estimate,
@@ -29,16 +32,107 @@ from wound_jax.report.scores import (
     seed_values,
     versus,
 )
-from wound_jax.report.sections.common import variant_column
-from wound_jax.report.svg import MUTED, PREDICTED, legend
+from wound_jax.report.words import (
+    goodness,
+    lower_is_better,
+    method_name,
+    metric_heading,
+    metric_help,
+    metric_name,
+)
 
 _CEILINGS = {
     "replicate": "treated cells of other replicates",
     "split-half": "one half of the treated cells against the other",
 }
-# Predictions far beyond no change, as those of collapsed cells, are not drawn to scale.
+# Predictions far beyond the identity, as those of collapsed cells, are not drawn to scale.
 _LIMITS = {"e_distance_ratio": 1.5}
+_SCORECARD_LOOK = (
+    "Each line is one criterion of the plan. A correlation passes only if the model also beats the "
+    "best baseline; what the data at hand cannot decide says so and does not pass."
+)
 _DRAWN = ("pearson_delta", "e_distance_ratio")
+
+
+def scorecard_section(study: Study) -> Section:
+    """Verdicts of every variant, with figure, threshold, baseline and reason."""
+    id, title = "scorecard", "Scorecard"
+    judged = [variant for variant in study.variants if variant.shown.result.get("scorecard")]
+    if not judged:
+        return absent(id, title, "these evaluations have no scorecard.")
+    if len(judged) == 1:
+        return Section(
+            id, title, [_lines(judged[0], "scorecard", _SCORECARD_LOOK + _seed(judged[0]))]
+        )
+    blocks: list[Block] = [_overview(judged)]
+    blocks += [
+        Fold(variant.name, [_lines(variant, f"scorecard_{place}", "Why, criterion by criterion.")])
+        for place, variant in enumerate(judged, 1)
+    ]
+    missing = [v.name for v in study.variants if v not in judged]
+    if missing:
+        blocks.append(Note(f"Without scorecard: {', '.join(missing)}.", "absent"))
+    return Section(id, title, blocks)
+
+
+def passed(variant: Variant) -> tuple[int, int, int]:
+    """Criteria that the shown run passes, fails, and that could not be computed."""
+    verdicts = [line["verdict"] for line in variant.shown.result.get("scorecard") or ()]
+    undecided = verdicts.count("cannot be computed")
+    failed = verdicts.count("fail")
+    return len(verdicts) - undecided - failed, failed, undecided
+
+
+def _lines(variant: Variant, name: str, look: str) -> Table:
+    """The whole scorecard of a variant's shown run."""
+    columns = [
+        Column("criterion", "criterion"),
+        Column("verdict", "verdict", "verdict"),
+        Column("figure", "figure", "number"),
+        Column("threshold", "threshold"),
+        Column("why", "why"),
+        Column("baseline", "beside it", help="a baseline's figure, or another one to read it by"),
+    ]
+    rows = variant.shown.result["scorecard"]
+    if len(variant.runs) > 1:
+        columns.insert(2, Column("seeds", "seeds", help="how many seeds come to the same verdict"))
+        rows = [{**line, "seeds": _agreeing(variant, line)} for line in rows]
+    return Table(name, look, columns, rows)
+
+
+def _overview(variants: list[Variant]) -> Table:
+    """One verdict a criterion and variant."""
+    criteria = list(
+        dict.fromkeys(line["criterion"] for v in variants for line in v.shown.result["scorecard"])
+    )
+    verdicts = [
+        {line["criterion"]: line["verdict"] for line in v.shown.result["scorecard"]}
+        for v in variants
+    ]
+    columns = [Column("criterion", "criterion")]
+    columns += [Column(str(i), v.name, "verdict") for i, v in enumerate(variants)]
+    rows = [
+        {"criterion": name, **{str(i): own.get(name) for i, own in enumerate(verdicts)}}
+        for name in criteria
+    ]
+    return Table("scorecard", _SCORECARD_LOOK + _seed(variants[0]), columns, rows)
+
+
+def _seed(variant: Variant) -> str:
+    if len(variant.runs) == 1:
+        return ""
+    return " Of several seeds, the middle one by correlation of deltas is judged."
+
+
+def _agreeing(variant: Variant, line: Mapping[str, Any]) -> str:
+    """How many seeds come to the same verdict."""
+    found = Counter(
+        other["verdict"]
+        for run in variant.runs
+        for other in run.result.get("scorecard") or ()
+        if other["criterion"] == line["criterion"]
+    )
+    return f"{found[line['verdict']]} of {len(variant.runs)}"
 
 
 def results_section(study: Study) -> Section:
@@ -46,28 +140,28 @@ def results_section(study: Study) -> Section:
     metrics = metrics_of(study)
     main = [metric for metric in metrics if metric in MAIN_METRICS]
     others = [metric for metric in metrics if metric not in MAIN_METRICS]
-    blocks: list[Block] = [_table(study, "results", main), *_about_ceiling(study)]
-    legends = legend([("model", PREDICTED, "dot"), ("baseline", MUTED, "dot")])
+    blocks: list[Block] = [_results_table(study, "results", main), *_about_ceiling(study)]
+    legend = [disc("model", PREDICTED), disc("baseline", MUTED)]
     look = (
         "The model is worth its cost where its dot lies beyond every grey one, and as near to the "
-        f"ceiling as it can be. {_bars(study)}"
+        f"noise ceiling as it can be. {_bars(study)}"
     )
     rankings = [_ranking(study, metric) for metric in _DRAWN if metric in metrics]
     panels = [panel for panel in rankings if panel is not None]
     if panels:
-        blocks.append(Figure(panels, look, legends))
+        blocks.append(Figure(panels, look, legend))
     if len(study.variants) > 1 and not _same_baselines(study):
         first = study.variants[0].name
         blocks.append(Note(f"Baselines differ between the variants; drawn are those of {first}."))
     if len(study.variants) > 1:
         blocks.append(_against_first(study, main))
     if others:
-        blocks.append(Fold("Further metrics", [_table(study, "results_further", others)]))
+        blocks.append(Fold("Further metrics", [_results_table(study, "results_further", others)]))
     blocks.append(Fold("All methods and metrics", [_methods(study)]))
-    return Section("results", "Model, baseline, ceiling", blocks)
+    return Section("results", "Model, baselines, noise ceiling", blocks)
 
 
-def _table(study: Study, name: str, metrics: Sequence[str]) -> Table:
+def _results_table(study: Study, name: str, metrics: Sequence[str]) -> Table:
     """One line a metric and variant."""
     rows = [_row(variant, metric) for metric in metrics for variant in study.variants]
     columns = [
@@ -81,7 +175,7 @@ def _table(study: Study, name: str, metrics: Sequence[str]) -> Table:
             "interval",
             "turned so that a positive difference means the model is better; 95 % interval",
         ),
-        Column("ceiling", "ceiling", "number", "what measured replicates reach"),
+        Column("ceiling", "noise ceiling", "number", "what measured replicates reach"),
         Column("baseline_name", "which baseline"),
         Column("seed_sd", "sd over seeds", "number"),
         Column("metric", "name in the files", place="file"),
@@ -103,7 +197,7 @@ def _about_ceiling(study: Study) -> list[Block]:
         for kind, n in kinds.items()
         if kind
     ]
-    return [Note(f"The ceiling is the score of {'; '.join(told)}.")] if told else []
+    return [Note(f"The noise ceiling is the score of {'; '.join(told)}.")] if told else []
 
 
 def _row(variant: Variant, metric: str) -> dict:
@@ -162,7 +256,7 @@ def _versus(variant: Variant, first: Variant, metric: str) -> dict:
     }
 
 
-def _ranking(study: Study, metric: str) -> Html | None:
+def _ranking(study: Study, metric: str) -> Panel | None:
     """Variants first, then the baselines of the first variant, best first; None without a value."""
     first = study.variants[0]
     several = len(study.variants) > 1

@@ -1,4 +1,4 @@
-"""Scores by cell type and day: where the model works and where it does not."""
+"""Scores by cell type and timepoint: where the model works and where it does not."""
 
 import math
 import re
@@ -7,38 +7,47 @@ from typing import Any
 
 import numpy as np
 
-from wound_jax.report.blocks import Block, Column, Figure, Fold, Section, Table
-from wound_jax.report.figures.heat_map import Field, draw_heat_map
-from wound_jax.report.glossary import (
+from wound_jax.report.blocks import Block, Column, Figure, Fold, Section, Table, variant_column
+from wound_jax.report.figures.drawing import Panel
+from wound_jax.report.figures.rows import Field, draw_heat_map, draw_type_bars, type_legend
+from wound_jax.report.load import RunResult, Study, Variant
+from wound_jax.report.scores import finite
+from wound_jax.report.words import (
     is_ranked,
     lower_is_better,
     metric_heading,
     metric_help,
     metric_name,
+    number,
 )
-from wound_jax.report.load import Study, Variant
-from wound_jax.report.markup import Html, number
-from wound_jax.report.sections.common import variant_column
-from wound_jax.report.svg import finite
 
 _MAPS = ("pearson_delta", "e_distance_ratio")
 _READING = {
-    "pearson_delta": "1 is perfect, 0 is no change",
-    "e_distance_ratio": "0 is perfect, 1 is no change",
+    "pearson_delta": "1 is perfect, 0 is the identity",
+    "e_distance_ratio": "0 is perfect, 1 is the identity",
 }
-_NO_DAY = "all"
+_NO_TIMEPOINT = "all"
+# Beyond it a mark stands at the edge: a collapsed prediction would press all others together.
+_LIMITS = {"e_distance_ratio": 1.5}
+TYPES_LOOK = (
+    "The model is worth its cost in the cell types where its bar passes every mark: longer for the "
+    "correlation, shorter for the distance. Marks at 1.5 of the distance lie there or beyond."
+)
 
 
 def strata_section(study: Study) -> Section:
     """Heat maps of each variant, the table behind them, and the groups left out."""
     blocks: list[Block] = _figures(study)
-    blocks.append(Fold("All figures by cell type and day", [_table(study)]))
+    if len(study.variants) == 1:
+        bars = Figure(type_panels(study.runs), TYPES_LOOK, type_legend(methods_of(study.runs)))
+        blocks.append(Fold("All methods by cell type", [bars]))
+    blocks.append(Fold("All figures by cell type and timepoint", [_table(study)]))
     skipped = _skipped(study)
     if skipped.rows:
         n = len(skipped.rows)
         title = f"Left out for too few cells: {n} group{'s' if n > 1 else ''}"
         blocks.append(Fold(title, [skipped]))
-    return Section("strata", "By cell type and day", blocks)
+    return Section("strata", "By cell type and timepoint", blocks)
 
 
 def natural(label: str) -> list[tuple[int, Any]]:
@@ -50,7 +59,7 @@ def natural(label: str) -> list[tuple[int, Any]]:
 def _figures(study: Study) -> list[Block]:
     """The maps: of one variant side by side, of several a figure a metric."""
     hint = (
-        "Rows or columns that are pale or orange are no better than predicting no change. A small "
+        "Rows or columns that are pale or orange are no better than the identity. A small "
         "triangle marks fields where the model beats the best baseline of that field."
     )
     if len(study.variants) == 1:
@@ -69,13 +78,42 @@ def _figures(study: Study) -> list[Block]:
     ]
 
 
-def _map(variant: Variant, metric: str, title: str, reading: str) -> Html:
+def methods_of(runs: Sequence[RunResult]) -> list[str]:
+    """The model and the baselines of the strata, in the order of the results."""
+    strata = (stratum for run in runs for stratum in run.result["strata"])
+    return list(dict.fromkeys(["model", *(name for s in strata for name in s["baselines"])]))
+
+
+def type_panels(runs: Sequence[RunResult]) -> list[Panel]:
+    """Bars by cell type of one variant, means over its timepoints and seeds."""
+    strata = [stratum for run in runs for stratum in run.result["strata"]]
+    types = sorted({stratum["cell_type"] for stratum in strata}, key=natural)
+    panels = []
+    for metric in _MAPS:
+        scores = {
+            method: [
+                _mean(_score(s, method, metric) for s in strata if s["cell_type"] == one)
+                for one in types
+            ]
+            for method in methods_of(runs)
+        }
+        title, limit = metric_name(metric), _LIMITS.get(metric, math.inf)
+        panels.append(draw_type_bars(title, _READING[metric], types, scores, limit))
+    return panels
+
+
+def _score(stratum: Mapping[str, Any], method: str, metric: str) -> float | None:
+    scores = stratum["model"] if method == "model" else stratum["baselines"].get(method, {})
+    return scores.get(metric)
+
+
+def _map(variant: Variant, metric: str, title: str, reading: str) -> Panel:
     grouped = _by_field(variant)
     fields = {key: _field(strata, metric) for key, strata in grouped.items()}
     rows = sorted({row for row, _ in fields}, key=natural)
     for one in variant.shown.result.get("skipped") or ():
         row, column = _key(one, _several(variant))
-        # A type without any scored day stays in the list of what was left out.
+        # A type without any scored timepoint stays in the list of what was left out.
         if row in rows:
             note = f"{one['n_control']} control, {one['n_treated']} treated cells: too few to score"
             fields.setdefault((row, column), Field(math.nan, 0.0, note))
@@ -96,8 +134,8 @@ def _several(variant: Variant) -> bool:
 
 
 def _key(stratum: Mapping[str, Any], several: bool) -> tuple[str, str]:
-    day = str(stratum.get("timepoint") or _NO_DAY)
-    column = f"{stratum.get('perturbation')} {day}" if several else day
+    timepoint = str(stratum.get("timepoint") or _NO_TIMEPOINT)
+    column = f"{stratum.get('perturbation')} {timepoint}" if several else timepoint
     return str(stratum["cell_type"]), column
 
 
@@ -116,7 +154,7 @@ def _field(strata: Sequence[Mapping[str, Any]], metric: str) -> Field:
     value = _mean(s["model"].get(metric) for s in strata)
     names = dict.fromkeys(name for s in strata for name in s["baselines"])
     rivals = {n: _mean(s["baselines"].get(n, {}).get(metric) for s in strata) for n in names}
-    # 1 for a perfect score and 0 for that of no change, on both metrics.
+    # 1 for a perfect score and 0 for that of the identity, on both metrics.
     good = {n: _goodness(v, metric) for n, v in rivals.items() if not math.isnan(v)}
     best = max(good, key=lambda name: good[name], default=None)
     own = _goodness(value, metric)
@@ -187,7 +225,7 @@ def _skipped(study: Study) -> Table:
 def _keys() -> list[Column]:
     return [
         Column("cell_type", "cell type"),
-        Column("timepoint", "day"),
+        Column("timepoint", "timepoint"),
         Column("perturbation", "condition"),
     ]
 
