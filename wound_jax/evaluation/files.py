@@ -1,8 +1,6 @@
-"""Mean changes by stratum and gene, kept for pictures and tables of single genes.
+"""Files of an evaluation: `metrics.json`, `table.txt`, and arrays for the page and its pictures.
 
 true delta = mean treated - mean control,   predicted delta = mean predicted - mean control
-
-Writes an evaluation to a folder: `metrics.json`, `table.txt`, arrays and pictures.
 """
 
 import json
