@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from wound_jax.data.velocity.contract import VelocityData
+from wound_jax.data.velocity.contract import VelocityData, permute_within
 from wound_jax.data.velocity.null import (
     NullOptions,
     alignment_table,
-    permute_within,
     randomisation_test,
 )
 from wound_jax.errors import UserError
@@ -17,15 +16,15 @@ from wound_jax.errors import UserError
 SPREAD = np.linspace(3.0, 0.3, 10)
 
 
-def study(rng, *, related=0.0, effect=1.0, speed=1.0, drag=0.0, n=60):
+def study(rng, *, related=0.0, delta=1.0, speed=1.0, drag=0.0, n=60):
     """One cell type: control cells, their velocities, treated cells, in a turned basis.
 
-    Flow and effect are drawn from the spread of the cells. `related` is the share of the effect in
+    Flow and delta are drawn from the spread of the cells. `related` is the share of the delta in
     the flow, `speed` the size of the flow; `drag` pulls every cell back to the middle, as
     u - gamma s does.
     """
     turn = np.linalg.qr(rng.standard_normal((10, 10)))[0]
-    e = effect * SPREAD * rng.standard_normal(10)
+    e = delta * SPREAD * rng.standard_normal(10)
     flow = related * e + (1 - related) * SPREAD * rng.standard_normal(10)
     control, treated = (SPREAD * rng.standard_normal((n, 10)) for _ in range(2))
     noise = 0.5 * SPREAD * rng.standard_normal((n, 10))
@@ -45,8 +44,8 @@ def p_values(studies=300, **kind):
 UNRELATED = {
     "shared flow": {},
     "flow with drag": {"drag": 0.5},
-    "no effect": {"drag": 0.5, "effect": 0.0},
-    "drag alone": {"drag": 0.5, "effect": 0.0, "speed": 0.0},
+    "no delta": {"drag": 0.5, "delta": 0.0},
+    "drag alone": {"drag": 0.5, "delta": 0.0, "speed": 0.0},
 }
 
 
@@ -58,7 +57,7 @@ def test_the_level_is_right_where_velocity_and_treatment_are_unrelated(kind):
         assert hits.pvalue > 1e-3, (level, hits.statistic)
 
 
-def test_a_flow_along_the_effect_is_found():
+def test_a_flow_along_the_delta_is_found():
     assert (p_values(studies=100, related=0.9) <= 0.05).mean() > 0.9
     assert (p_values(studies=100, related=0.0) <= 0.05).mean() < 0.15
 
@@ -82,8 +81,8 @@ def test_figures_against_their_definition():
     found = randomisation_test(
         control, velocity, treated, NullOptions(), rng=np.random.default_rng(5)
     )
-    effect = treated.mean(0) - control.mean(0)
-    cosine = velocity @ effect / np.linalg.norm(velocity, axis=1) / np.linalg.norm(effect)
+    delta = treated.mean(0) - control.mean(0)
+    cosine = velocity @ delta / np.linalg.norm(velocity, axis=1) / np.linalg.norm(delta)
     # Halves of 30 cells stand in for all 60 in the control mean.
     assert found["mean_cosine"] == pytest.approx(cosine.mean(), abs=0.1)
     assert found["null_mean"] == pytest.approx(0.0, abs=0.02)
@@ -95,7 +94,7 @@ def test_figures_against_their_definition():
 
 
 def table_of(replicates=False, **options):
-    """Three types: one flows towards the effect, one away from it, one is rare."""
+    """Three types: one flows towards the delta, one away from it, one is rare."""
     rng = np.random.default_rng(6)
     parts, labels = [], []
     for name, sign in (("Fib", 1), ("Ker", -1), ("Mus", 1)):

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from wound_jax.data.velocity.contract import read_velocity
-from wound_jax.data.velocity.from_pseudotime import PseudotimeOptions, add_pseudotime_velocity
 from wound_jax.data.velocity.graph import nearest_neighbours
 from wound_jax.data.velocity.pseudotime import (
+    PseudotimeOptions,
+    add_pseudotime_velocity,
     control_rooted_pseudotime,
     diffusion_pseudotime,
     forward_transitions,

@@ -7,7 +7,7 @@ from test_velocity_pseudotime import cells, curve
 
 from wound_jax.config import RunConfig
 from wound_jax.data.prepare import prepare
-from wound_jax.data.velocity.from_pseudotime import PseudotimeOptions, add_pseudotime_velocity
+from wound_jax.data.velocity.pseudotime import PseudotimeOptions, add_pseudotime_velocity
 from wound_jax.errors import UserError
 from wound_jax.velocity import main
 

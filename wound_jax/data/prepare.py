@@ -32,8 +32,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store.prepare import prepare_store
 from wound_jax.data.timepoints import require_times
-from wound_jax.data.velocity.contract import velocity_keys
-from wound_jax.data.velocity.of_run import refuse_leak, run_velocity
+from wound_jax.data.velocity.contract import refuse_leak, run_velocity, velocity_keys
 from wound_jax.devices.host_memory import as_aligned
 from wound_jax.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Reads the velocity of cells from an AnnData, in the basis of a model's input.
+"""Velocity of cells: what a file must hold, and what a run reads of it.
 
 The contract: a gene matrix ("X", "layers/NAME") finds its velocity in `layers["velocity"]`, NaN
 where there is none, restricted to `var["velocity_genes"]` if that exists; an embedding "obsm/KEY"
@@ -7,6 +7,7 @@ finds it in `obsm["velocity_KEY"]` (scVelo's name without the "X_" will do), of 
 `obs["velocity_confidence"]` lies in [0, 1]. Whoever asks for velocity and has none gets an error.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -18,14 +19,20 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float
 
 from wound_jax.arrays import HostOrDevice
+from wound_jax.config.schema import VelocityConfig
+from wound_jax.data.annotations import Annotations
+from wound_jax.data.seeding import Use, stream
 from wound_jax.data.source import Matrix, is_gene_matrix, layer_names, matrix
+from wound_jax.data.spec import DataSpec
+from wound_jax.data.splits import Split
 from wound_jax.errors import UserError
 
 GENE_VELOCITY = "layers/velocity"
 GENES_COLUMN = "velocity_genes"
 CONFIDENCE = "velocity_confidence"
-# uns: how the velocities of a file were made.
+# uns: how the velocities of a file were made, and its "engine" where that was a pseudotime.
 ESTIMATE = "velocity_estimate"
+PSEUDOTIME_ENGINE = "pseudotime"
 LATENT = "velocity_latent"
 LATENT_BASIS = "velocity_latent_basis"
 
@@ -96,6 +103,99 @@ def read_velocity(adata: ad.AnnData, key: str, confidence: str | None = CONFIDEN
     )
 
 
+def run_velocity(
+    adata: ad.AnnData, annotations: Annotations, spec: DataSpec, config: VelocityConfig, seed: int
+) -> VelocityData:
+    """The velocity of all cells of a run, in the basis of the model's input, shuffled if asked to.
+
+    For expression it must be on the model's own scale (changes of log values where the model sees
+    log values); `python -m wound_jax.velocity add --log1p` brings it there.
+
+    Args:
+        adata: the cells of the run, with the matrices of `velocity_keys`.
+        annotations: their labels.
+        spec: the model's input and genes.
+        config: the confidence column and the shuffle.
+        seed: of the shuffle.
+
+    Raises:
+        UserError: there is no velocity for the input, or it breaks the contract.
+    """
+    velocity = read_velocity(adata, spec.input, config.confidence_col)
+    if spec.gene_input:
+        velocity = _of_genes(velocity, list(adata.var_names), spec.genes)
+    if config.shuffle:
+        groups = [
+            f"{t}\x1f{c}" for t, c in zip(annotations.cell_type, annotations.condition, strict=True)
+        ]
+        velocity = permute_within(velocity, np.array(groups), seed)
+    return velocity
+
+
+def refuse_leak(adata: ad.AnnData, velocity: VelocityData, split: Split) -> None:
+    """Refuses directions that were made with the treated cells that the split holds out.
+
+    A pseudotime's directions lead towards the treated cells that were in its graph. A leaky split
+    says so by itself, in every report.
+
+    Args:
+        adata: the cells, with the note of how their velocity was made.
+        velocity: their velocity.
+        split: of the run.
+
+    Raises:
+        UserError: held-out treated cells have such a direction.
+    """
+    if not from_pseudotime(adata) or split.leaky:
+        return
+    held_out = np.concatenate([split.treated["val"], split.treated["test"]])
+    n = int(velocity.known[held_out].sum())
+    if n:
+        raise UserError(
+            f"the velocity was made from a pseudotime with {n} of the treated cells that the "
+            f"{split.kind} split holds out; expected directions of training cells alone. Make it "
+            "again with `python -m wound_jax.velocity add --from-pseudotime --leave-out "
+            "COLUMN=VALUE,...`, naming what split.test and split.val hold out."
+        )
+
+
+def permute_within(velocity: VelocityData, groups: np.ndarray, seed: int) -> VelocityData:
+    """The control experiment: velocities exchanged between the cells of a group.
+
+    Each cell gets velocity and confidence of another cell of its group, so their distribution is
+    kept and what they say about a single cell is lost.
+
+    Args:
+        velocity: of the cells.
+        groups: [cells], labels.
+        seed: the same seed gives the same exchange.
+    """
+    rng = stream(seed, Use.SHUFFLE_VELOCITY)
+    source = np.arange(len(groups))
+    for label in np.unique(groups):
+        members = np.flatnonzero(groups == label)
+        source[members] = rng.permutation(members)
+    return dataclasses.replace(
+        velocity,
+        velocity=velocity.velocity[source],
+        known=velocity.known[source],
+        confidence=velocity.confidence[source],
+        source=f"{velocity.source} (shuffled)",
+    )
+
+
+def from_pseudotime(adata: ad.AnnData) -> bool:
+    """Whether the velocity of a file was made from a pseudotime."""
+    return dict(adata.uns.get(ESTIMATE, {})).get("engine") == PSEUDOTIME_ENGINE
+
+
+def present(adata: ad.AnnData) -> str:
+    """What an AnnData holds, in words, for messages."""
+    parts = {"layers": layer_names(adata), "obsm": adata.obsm, "obs": adata.obs}
+    listed = [f"{kind}: {', '.join(map(str, part)) or 'none'}" for kind, part in parts.items()]
+    return "; ".join(listed)
+
+
 def _velocity_matrix(adata: ad.AnnData, key: str) -> tuple[str, np.ndarray]:
     """Where the velocity of `key` lies, and its values as float32 [cells, dims], not infinite."""
     width = adata.n_vars if is_gene_matrix(key) else _dense(matrix(adata, key)).shape[1]
@@ -110,13 +210,6 @@ def _velocity_matrix(adata: ad.AnnData, key: str) -> tuple[str, np.ndarray]:
     if np.isinf(values).any():
         raise UserError(f"{source} holds infinite values; write NaN where a velocity is unknown.")
     return source, values
-
-
-def present(adata: ad.AnnData) -> str:
-    """What an AnnData holds, in words, for messages."""
-    parts = {"layers": layer_names(adata), "obsm": adata.obsm, "obs": adata.obs}
-    listed = [f"{kind}: {', '.join(map(str, part)) or 'none'}" for kind, part in parts.items()]
-    return "; ".join(listed)
 
 
 def _find(adata: ad.AnnData, key: str) -> str:
@@ -199,3 +292,12 @@ def _read_confidence(obs: pd.DataFrame, column: str | None) -> np.ndarray:
 def _dense(values: Matrix) -> np.ndarray:
     dense = values.toarray() if isinstance(values, sp.csr_matrix) else values
     return np.asarray(dense, dtype=np.float32)
+
+
+def _of_genes(velocity: VelocityData, names: list[str], genes: tuple[str, ...]) -> VelocityData:
+    """The velocities of the model's genes, in its order."""
+    place = {name: i for i, name in enumerate(names)}
+    columns = np.array([place[gene] for gene in genes])
+    return dataclasses.replace(
+        velocity, velocity=velocity.velocity[:, columns], dims=velocity.dims[columns]
+    )

@@ -1,24 +1,24 @@
-"""Does the velocity of control cells point to the treated state, and how surprising would that be?
+"""Null test: does the velocity of control cells point to the treated cells, more than by chance?
 
 For a cell type with control cells C and treated cells T in a representation z,
 
-    effect     e = mean z over T - mean z over C
+    delta      e = mean z over T - mean z over C
     statistic  A = mean over C of cos(v_i, e)
 
 The null must keep what is not in question. Permuting velocities between the cells of a type leaves
 A as it is, since e is one direction for all. Turning each cell's velocity by itself treats cells
 as independent, while they share one flow: any flow, related to the treatment or not, would then
-look significant. And turning the shared flow anywhere ignores that flows and effects both lie along
+look significant. And turning the shared flow anywhere ignores that flows and deltas both lie along
 the few axes in which cells vary at all. What is in question is whether the flow runs *the way the
-effect does* along these axes. So the principal axes of the cells (variation within C and within T)
+delta does* along these axes. So the principal axes of the cells (variation within C and within T)
 are kept with all magnitudes along them, and the flow's sign along each axis is tossed, one toss
 for all cells:
 
     A = sum_a m_a e_a / |e|,  m = mean of v_i / |v_i|;      A* = sum_a s_a m_a e_a / |e|,  s_a = +-1
 
 This is an exact randomisation test of "the flow is as likely to run up an axis as down it, whatever
-the effect does there" (Fisher 1935, The Design of Experiments, ch. 3; Good 2005, Permutation Tests,
-ch. 2). It is honest about dimension: a flow and an effect that share just one axis agree by one
+the delta does there" (Fisher 1935, The Design of Experiments, ch. 3; Good 2005, Permutation Tests,
+ch. 2). It is honest about dimension: a flow and a delta that share just one axis agree by one
 toss, which proves nothing.
 
 The control cells' own noise enters e, and velocities depend on the cells' positions; m and e are
@@ -26,14 +26,12 @@ therefore taken from different halves of the control cells (of the control repli
 are given), crosswise.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from wound_jax.data.seeding import Use, stream
 from wound_jax.data.velocity.contract import VelocityData
 from wound_jax.errors import UserError
 
@@ -49,6 +47,10 @@ COLUMNS = [
     "verdict",
 ]
 TOO_FEW = "too few cells"
+CIRCULAR = (
+    "these directions were made from the treated cells they are compared with; that they point "
+    "there is how they were made, and no finding."
+)
 _MAX_AXES = 50
 
 
@@ -94,7 +96,7 @@ def alignment_table(
         options: of the test.
 
     Returns:
-        A row for each pair: `n` control cells with a velocity, their mean cosine with the effect,
+        A row for each pair: `n` control cells with a velocity, their mean cosine with the delta,
         mean and standard deviation of the null, its two-sided p-value, q (Benjamini-Hochberg over
         the table) and a verdict: "towards <condition>", "away from <condition>", "not shown" or
         "too few cells" (figures NaN).
@@ -140,7 +142,7 @@ def _row(
         representation[np.ix_(is_treated, velocity.dims)],
         options,
         rng=rng,
-        units=labels["replicate"].to_numpy()[is_control] if "replicate" in labels else None,
+        replicates=labels["replicate"].to_numpy()[is_control] if "replicate" in labels else None,
     )
     return row | found
 
@@ -152,7 +154,7 @@ def randomisation_test(
     options: NullOptions,
     *,
     rng: np.random.Generator,
-    units: np.ndarray | None = None,
+    replicates: np.ndarray | None = None,
 ) -> dict[str, float]:
     """The test for one cell type.
 
@@ -162,7 +164,7 @@ def randomisation_test(
         treated: [targets, dims], treated cells.
         options: of the test.
         rng: draws halves and signs.
-        units: [cells], replicates of the control cells; halves are of replicates if there are two.
+        replicates: [cells], of the control cells; halves are of replicates if there are two.
 
     Returns:
         "mean_cosine", "null_mean", "null_sd" and "p".
@@ -170,7 +172,7 @@ def randomisation_test(
     axes = principal_axes(control, treated, seed=options.seed)
     halves = [
         _axis_terms(velocity[flow], treated.mean(axis=0) - control[other].mean(axis=0), axes)
-        for flow, other in _halves(len(control), units, rng)
+        for flow, other in _halves(len(control), replicates, rng)
     ]
     terms = np.mean(halves, axis=0)
     observed = terms.sum()
@@ -200,56 +202,27 @@ def principal_axes(
     return np.asarray(PCA(n_axes, random_state=seed).fit(within.astype(float)).components_)
 
 
-def permute_within(velocity: VelocityData, groups: np.ndarray, seed: int) -> VelocityData:
-    """The control experiment: velocities exchanged between the cells of a group.
-
-    Each cell gets velocity and confidence of another cell of its group, so their distribution is
-    kept and what they say about a single cell is lost.
-
-    Args:
-        velocity: of the cells.
-        groups: [cells], labels.
-        seed: the same seed gives the same exchange.
-    """
-    rng = stream(seed, Use.SHUFFLE_VELOCITY)
-    source = np.arange(len(groups))
-    for members in _members(groups):
-        source[members] = rng.permutation(members)
-    return VelocityData(
-        velocity=velocity.velocity[source],
-        known=velocity.known[source],
-        confidence=velocity.confidence[source],
-        dims=velocity.dims,
-        source=f"{velocity.source} (shuffled)",
-    )
-
-
 def _axis_terms(
     velocity: Float[np.ndarray, "cells dims"],
-    effect: Float[np.ndarray, " dims"],
+    delta: Float[np.ndarray, " dims"],
     axes: Float[np.ndarray, "axes dims"],
 ) -> Float[np.ndarray, " terms"]:
     """What each axis adds to the mean cosine; the last term is all that lies off the axes."""
     speed = np.linalg.norm(velocity.astype(np.float64), axis=1, keepdims=True)
     flow = (velocity / np.where(speed > 0, speed, np.inf)).mean(axis=0)
-    effect = effect / max(float(np.linalg.norm(effect)), np.finfo(float).tiny)
-    on_axes = (axes @ flow) * (axes @ effect)
-    return np.append(on_axes, flow @ effect - on_axes.sum())
+    delta = delta / max(float(np.linalg.norm(delta)), np.finfo(float).tiny)
+    on_axes = (axes @ flow) * (axes @ delta)
+    return np.append(on_axes, flow @ delta - on_axes.sum())
 
 
 def _halves(
-    n: int, units: np.ndarray | None, rng: np.random.Generator
+    n: int, replicates: np.ndarray | None, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Two disjoint halves of the cells, each taking either part once: boolean [cells]."""
-    units = np.arange(n) if units is None or len(set(units)) < 2 else units
-    distinct = rng.permutation(np.unique(units))
-    first = np.isin(units, distinct[: len(distinct) // 2])
+    replicates = np.arange(n) if replicates is None or len(set(replicates)) < 2 else replicates
+    distinct = rng.permutation(np.unique(replicates))
+    first = np.isin(replicates, distinct[: len(distinct) // 2])
     return [(first, ~first), (~first, first)]
-
-
-def _members(groups: np.ndarray) -> Iterator[Int[np.ndarray, " members"]]:
-    for label in np.unique(groups):
-        yield np.flatnonzero(groups == label)
 
 
 def _with_verdicts(table: pd.DataFrame, alpha: float) -> pd.DataFrame:

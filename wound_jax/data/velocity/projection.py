@@ -1,16 +1,9 @@
-"""Velocities of genes as velocities of a representation z = f(x), by the chain rule.
+"""Velocities of genes as velocities of a representation z, and their addition to a file.
 
     linear   z = (x - mean) W:   dz/dt = V W,  with the same W
     encoder  z = f(x):           dz/dt = J_f(x) V,  a Jacobian-vector product (forward mode)
     log      x = log(1 + s):     dx/dt = V / (1 + s),  for velocities V of counts s
-
-A representation without a known map is the business of `wound_jax.data.velocity.graph`.
-
-Projects the gene velocities of an AnnData into a representation, checking that they fit.
-
-    loadings   z = (x - mean) W            `wound_jax.data.velocity.projection.project_linear`
-    encoder    z = f(x)                    `wound_jax.data.velocity.projection.project_encoder`
-    graph      no known map                `wound_jax.data.velocity.graph.project_graph`
+    graph    no known map        `wound_jax.data.velocity.graph.project_graph`
 
 Loadings and encoders are first tried on the expression: a velocity projected by those of another
 representation would be in another basis.
@@ -18,6 +11,8 @@ representation would be in another basis.
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import anndata as ad
 import jax
@@ -27,11 +22,90 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float
 
 from wound_jax.data.source import matrix
-from wound_jax.data.velocity.contract import GENE_VELOCITY, read_velocity
-from wound_jax.data.velocity.graph import nearest_neighbours, project_graph
+from wound_jax.data.velocity.contract import CONFIDENCE, GENE_VELOCITY, read_velocity
+from wound_jax.data.velocity.graph import (
+    SCALE,
+    nearest_neighbours,
+    neighbour_confidence,
+    project_graph,
+)
 from wound_jax.errors import UserError
 
 Encoder = Callable[[Float[Array, "cells genes"]], Float[Array, "cells dims"]]
+Method = Literal["linear", "graph", "encoder"]
+# Below this the loadings, or the encoder, are those of some other representation.
+_SAME_BASIS = 0.9
+_CHECKED_CELLS = 2_000
+
+
+@dataclass(frozen=True)
+class ProjectionOptions:
+    """How velocities of genes are brought into the basis of a representation.
+
+    Attributes:
+        rep: obsm key of the representation.
+        method: by its loadings, over a graph of neighbours in it, or by the encoder that made it.
+        n_neighbours: of each cell, found in the representation; for the graph and confidences.
+        loadings: linear: varm key of the loadings, which act on X.
+        log1p: linear: whether the velocity is of the counts layers["Ms"], and the loadings act on
+            their log(1 + x).
+        expression: graph, encoder: key of the matrix that velocities are changes of; None takes X,
+            for the graph layers["Ms"] if it is there.
+        encoder: encoder: MODULE:FUNCTION, a JAX function from expression to the representation.
+        scale: graph: sharpness of the transitions.
+    """
+
+    rep: str
+    method: Method = "linear"
+    n_neighbours: int = 30
+    loadings: str = "PCs"
+    log1p: bool = False
+    expression: str | None = None
+    encoder: str = ""
+    scale: float = SCALE
+
+
+def add_projection(adata: ad.AnnData, options: ProjectionOptions) -> str:
+    """Velocity of a representation from that of genes, added to `adata` in place.
+
+    Written are `obsm["velocity_<rep>"]`, float32 [cells, dims], NaN rows where the velocity is
+    unknown, and `obs["velocity_confidence"]` where the file has none.
+
+    Args:
+        adata: the cells, with `layers["velocity"]`.
+        options: how.
+
+    Returns:
+        The way it took, in words.
+
+    Raises:
+        UserError: there is no velocity or no representation, or loadings or encoder are missing or
+            do not reproduce it.
+    """
+    representation = np.asarray(matrix(adata, f"obsm/{options.rep}"))
+    velocity = gene_velocity(adata)
+    if CONFIDENCE not in adata.obs:
+        neighbours = nearest_neighbours(representation, options.n_neighbours)
+        adata.obs[CONFIDENCE] = neighbour_confidence(velocity, neighbours)
+    way = {"linear": _by_loadings, "graph": _by_graph, "encoder": _by_encoder}[options.method]
+    projected, how = way(adata, velocity, representation, options)
+    adata.obsm[f"velocity_{options.rep}"] = projected
+    return how
+
+
+def gene_velocity(adata: ad.AnnData) -> Float[np.ndarray, "cells genes"]:
+    """The velocity of genes in a file: float32 [cells, genes], NaN where unknown.
+
+    Raises:
+        UserError: there is none.
+    """
+    if "velocity" not in adata.layers and {"spliced", "unspliced"} <= set(adata.layers):
+        raise UserError(
+            "the file has spliced and unspliced counts, but no layers['velocity']; add "
+            "--from-spliced to estimate it (needs pip install 'wound_jax[velocity]')."
+        )
+    found = read_velocity(adata, GENE_VELOCITY, confidence=None)
+    return np.where(found.known[:, None] & found.dims, found.velocity, np.nan)
 
 
 def project_linear(
@@ -114,62 +188,10 @@ def loadings_agreement(
     return float((a * b).sum()) / scale if scale > 0 else 0.0
 
 
-LOADINGS = "PCs"
-
-
-# As in scVelo.
-SCALE = 10.0
-
-
-# Below this the loadings, or the encoder, are those of some other representation.
-_SAME_BASIS = 0.9
-
-
-_CHECKED_CELLS = 2_000
-
-
-GeneVelocity = Float[np.ndarray, "cells genes"]
-
-
-Projected = Float[np.ndarray, "cells dims"]
-
-
-def gene_velocity(adata: ad.AnnData) -> GeneVelocity:
-    """The velocity of genes in a file: float32 [cells, genes], NaN where unknown.
-
-    Raises:
-        UserError: there is none.
-    """
-    if "velocity" not in adata.layers and {"spliced", "unspliced"} <= set(adata.layers):
-        raise UserError(
-            "the file has spliced and unspliced counts, but no layers['velocity']; add "
-            "--from-spliced to estimate it (needs pip install 'wound_jax[velocity]'), or "
-            "--from-spliced steady_state for the built-in estimate."
-        )
-    found = read_velocity(adata, GENE_VELOCITY, confidence=None)
-    return np.where(found.known[:, None] & found.dims, found.velocity, np.nan)
-
-
-def by_loadings(
-    adata: ad.AnnData, velocity: GeneVelocity, rep: str, key: str = LOADINGS, *, log1p: bool = False
-) -> Projected:
-    """Through the loadings of a representation that is linear in X.
-
-    Args:
-        adata: the cells.
-        velocity: [cells, genes], NaN where unknown.
-        rep: obsm key of the representation.
-        key: varm key of its loadings.
-        log1p: whether the velocity is of the counts layers["Ms"], and the loadings act on their
-            log(1 + x).
-
-    Returns:
-        float32 [cells, dims], NaN rows where the velocity is unknown.
-
-    Raises:
-        UserError: there are no such loadings, or X times them is not the representation.
-    """
-    representation = np.asarray(matrix(adata, f"obsm/{rep}"))
+def _by_loadings(
+    adata: ad.AnnData, velocity: np.ndarray, representation: np.ndarray, options: ProjectionOptions
+) -> tuple[Float[np.ndarray, "cells dims"], str]:
+    key, rep = options.loadings, options.rep
     if key not in adata.varm:
         raise UserError(
             f"--method linear needs the loadings of {rep} in varm[{key!r}], but "
@@ -190,69 +212,36 @@ def by_loadings(
             f"{agreement:.2f}); a velocity projected by them would be in another basis. Put the "
             "matrix they were fitted on into X, or use --method graph."
         )
-    if log1p:
+    if options.log1p:
         velocity = log1p_velocity(velocity, _dense(adata, "layers/Ms"))
-    return project_linear(velocity, loadings)
+    return project_linear(velocity, loadings), "linear"
 
 
-def by_graph(
-    adata: ad.AnnData,
-    velocity: GeneVelocity,
-    rep: str,
-    expression: str,
-    n_neighbours: int,
-    *,
-    scale: float = SCALE,
-) -> Projected:
-    """Over a graph of neighbours, for any embedding.
-
-    Args:
-        adata: the cells.
-        velocity: [cells, genes], NaN where unknown.
-        rep: obsm key of the embedding.
-        expression: key of the matrix that velocities are changes of.
-        n_neighbours: of each cell, found in the embedding.
-        scale: sharpness of the transitions.
-
-    Returns:
-        float32 [cells, dims], NaN rows where the velocity is unknown.
-    """
-    representation = np.asarray(matrix(adata, f"obsm/{rep}"))
-    neighbours = nearest_neighbours(representation, n_neighbours)
-    dense = _dense(adata, expression)
-    return project_graph(velocity, dense, representation, neighbours, scale=scale)
+def _by_graph(
+    adata: ad.AnnData, velocity: np.ndarray, representation: np.ndarray, options: ProjectionOptions
+) -> tuple[Float[np.ndarray, "cells dims"], str]:
+    key = options.expression or ("layers/Ms" if "Ms" in adata.layers else "X")
+    neighbours = nearest_neighbours(representation, options.n_neighbours)
+    expression = _dense(adata, key)
+    moved = project_graph(velocity, expression, representation, neighbours, scale=options.scale)
+    return moved, f"graph: displacements in {key}, {options.n_neighbours} neighbours"
 
 
-def by_encoder(
-    adata: ad.AnnData, velocity: GeneVelocity, rep: str, name: str, expression: str = "X"
-) -> Projected:
-    """Through the derivative of an encoder.
-
-    Args:
-        adata: the cells.
-        velocity: [cells, genes], NaN where unknown.
-        rep: obsm key of what the encoder made.
-        name: MODULE:FUNCTION, a JAX function from expression to the representation.
-        expression: key of the matrix it encodes.
-
-    Returns:
-        float32 [cells, dims], NaN rows where the velocity is unknown.
-
-    Raises:
-        UserError: there is no such function, or it does not reproduce the representation.
-    """
-    encoder, values = _load_encoder(name), _dense(adata, expression)
+def _by_encoder(
+    adata: ad.AnnData, velocity: np.ndarray, representation: np.ndarray, options: ProjectionOptions
+) -> tuple[Float[np.ndarray, "cells dims"], str]:
+    encoder, values = _load_encoder(options.encoder), _dense(adata, options.expression or "X")
     encoded = np.asarray(encoder(jnp.asarray(values[:_CHECKED_CELLS])))
-    expected = np.asarray(matrix(adata, f"obsm/{rep}"))[:_CHECKED_CELLS]
+    expected = representation[:_CHECKED_CELLS]
     same_shape = encoded.shape == expected.shape
     agreement = np.corrcoef(encoded.ravel(), expected.ravel())[0, 1] if same_shape else np.nan
     if not agreement >= _SAME_BASIS:
         raise UserError(
-            f"{name} does not reproduce obsm[{rep!r}] (shape {encoded.shape} against "
-            f"{expected.shape}, correlation {agreement:.2f}); give the encoder that made it, or "
-            "name the matrix it encodes by --expression."
+            f"{options.encoder} does not reproduce obsm[{options.rep!r}] (shape {encoded.shape} "
+            f"against {expected.shape}, correlation {agreement:.2f}); give the encoder that made "
+            "it, or name the matrix it encodes by --expression."
         )
-    return project_encoder(encoder, values, velocity)
+    return project_encoder(encoder, values, velocity), "encoder"
 
 
 def _load_encoder(name: str) -> Encoder:
