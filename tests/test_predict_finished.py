@@ -1,6 +1,7 @@
 """A run that shares its means with linear rules and counts its zeros predicts as it was scored."""
 
 import json
+import shutil
 from pathlib import Path
 
 import anndata as ad
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import shrunk_runs
 
-from wound_jax import predict, train
+from wound_jax import evaluate, predict, train
 from wound_jax.data.prepare import prepare
 from wound_jax.data.strata import Stratum, plan_strata
 from wound_jax.data.synthetic import simulate
@@ -155,6 +156,36 @@ def test_a_run_without_its_rules_says_what_to_do(trained, tmp_path):
 def predicted(run: Path, cells: Path, output: Path, *options: str, perturbation: str = "Burn"):
     arguments = [str(run), "--input", str(cells), "--output", str(output), "--no-progress"]
     return predict.main([*arguments, "--perturbation", perturbation, *options])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["--checkpoint", "last"],
+        ["prediction.linear_weight=0.9"],
+        ["prediction.round_to_counts=false"],
+        ["evaluation.min_cells=20"],
+        ["--part", "val"],
+        [],
+    ],
+    ids=lambda changes: " ".join(changes) or "unchanged",
+)
+def test_an_evaluation_writes_nothing_that_predicts(trained, tmp_path, changes):
+    run = trained / "run"
+    files = {path: path.read_bytes() for path in (run / FILE, run / "config.yaml")}
+    arguments = [str(run), *changes, "evaluation.plots=false", "--output", str(tmp_path / "out")]
+    assert evaluate.main(arguments) == 0
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_an_evaluation_gives_back_a_calibration_that_is_missing(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    (run / FILE).unlink()
+    assert evaluate.main([str(run), "--checkpoint", "last"]) == 0
+    assert not (run / FILE).exists(), "fitted for another state than the one that predicts"
+    assert evaluate.main([str(run)]) == 0
+    assert (run / FILE).read_bytes() == (trained / "run" / FILE).read_bytes()
 
 
 def test_predicted_controls_keep_the_mean_of_the_network(trained, tmp_path):

@@ -19,8 +19,8 @@ from wound_jax.evaluation.files import write_report
 from wound_jax.evaluation.reference import Reference, fit_reference
 from wound_jax.evaluation.result import Result, evaluate_model
 from wound_jax.evaluation.stability import training_stability
-from wound_jax.prediction.calibration.calibration import save_calibration
-from wound_jax.prediction.loaded_run import load_run
+from wound_jax.prediction.calibration.calibration import FILE, save_calibration
+from wound_jax.prediction.loaded_run import LoadedRun, load_run
 from wound_jax.report import write_run_html
 from wound_jax.training.log import read_metrics
 from wound_jax.training.record import record_finished, require_same_data
@@ -97,7 +97,7 @@ def score_again(
         config.prediction,
         training=training_figures(loaded.folder, loaded.config, trained),
     )
-    if config.split == loaded.config.split:
+    if not path and part == "test" and _as_trained(loaded, config, checkpoint):
         save_calibration(loaded.folder, result.calibration)
     seen = 0 if path else trained.trained_on(data, part)
     result.figures["split"]["trained_on"] = seen
@@ -110,6 +110,15 @@ def score_again(
         _say(f"cell-eval: {_cell_eval(folder / 'cell_eval', result, config)}")
     _say(f"everything is in {folder}")
     return result
+
+
+def _as_trained(loaded: LoadedRun, config: RunConfig, checkpoint: str) -> bool:
+    """Whether a run that lost its calibration gets back the one that its training fitted.
+
+    A calibration that is there is never written over: it belongs to what predicts.
+    """
+    same = config == loaded.config and checkpoint == "best"
+    return same and not (loaded.folder / FILE).exists()
 
 
 def _cell_eval(folder: Path, result: Result, config: RunConfig) -> Path:
