@@ -13,31 +13,29 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wound_jax.config.schema import LoraConfig, MhcConfig, ModelConfig
-from wound_jax.models.backbones import backbone_family
-from wound_jax.models.backbones.base import Backbone
+from wound_jax.models.backbones.base import Backbone, backbone_family
 from wound_jax.models.functional import bind, split
+from wound_jax.models.settings import BACKBONES, LoraSettings, MhcSettings
 
 FORMS = {
-    "no mHC": MhcConfig(),
-    "identity": MhcConfig(enable=True, h_res="identity"),
-    "birkhoff": MhcConfig(enable=True, h_res="birkhoff"),
-    "sinkhorn, 10 iterations": MhcConfig(enable=True),
-    "sinkhorn, recomputed": MhcConfig(enable=True, remat=True),
+    "no mHC": MhcSettings(),
+    "identity": MhcSettings(enable=True, h_res="identity"),
+    "birkhoff": MhcSettings(enable=True, h_res="birkhoff"),
+    "sinkhorn, 10 iterations": MhcSettings(enable=True),
+    "sinkhorn, recomputed": MhcSettings(enable=True, remat=True),
 }
 
 
-def kept_mib(mhc: MhcConfig, sizes: argparse.Namespace) -> float:
+def kept_mib(mhc: MhcSettings, sizes: argparse.Namespace) -> float:
     """MiB of residuals of the backbone's backward pass, parameters left out."""
-    config = ModelConfig(
-        backbone=sizes.backbone,
+    config = BACKBONES.settings(sizes.backbone)(
         hidden_dim=sizes.hidden,
         layers=sizes.layers,
         heads=sizes.heads,
-        lora=LoraConfig(),
+        lora=LoraSettings(),
         mhc=mhc,
     )
-    family = backbone_family(config.backbone)
+    family = backbone_family(config)
     backbone = nnx.eval_shape(
         lambda: Backbone(family, config, jnp.dtype(jnp.float32), rngs=nnx.Rngs(0))
     )

@@ -3,11 +3,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from wound_jax.config.schema import DecoderConfig, LoraConfig, ModelConfig
 from wound_jax.models.set_transformer import ModelDims
+from wound_jax.models.settings import BACKBONES, DecoderSettings, LoraSettings, ModelSettings
 
 # (their name, our name, whether the weight is [out, in] there and [in, out] here)
 _RULES = [
@@ -48,18 +49,17 @@ def load(folder: Path) -> dict:
     return {**files, "config": json.loads((folder / "config.json").read_text())}
 
 
-def model_config(config: dict) -> tuple[ModelConfig, ModelDims]:
+def model_config(config: dict) -> tuple[ModelSettings, ModelDims]:
     """Our config for theirs."""
     kwargs, backbone = config["model_kwargs"], config["model_kwargs"]["transformer_backbone_kwargs"]
     gpt2 = kwargs["transformer_backbone_key"] == "GPT2"
     lora = kwargs.get("lora", {"enable": False, "r": 1, "alpha": 1})
     decoder = kwargs.get("decoder_cfg")
-    ours = ModelConfig(
-        backbone="gpt2" if gpt2 else "llama",
+    own: dict[str, Any] = {} if gpt2 else {"kv_heads": backbone["num_key_value_heads"]}
+    ours = BACKBONES.settings("gpt2" if gpt2 else "llama")(
         hidden_dim=kwargs["hidden_dim"],
         layers=backbone["n_layer" if gpt2 else "num_hidden_layers"],
         heads=backbone["n_head" if gpt2 else "num_attention_heads"],
-        kv_heads=None if gpt2 else backbone["num_key_value_heads"],
         mlp_dim=None if gpt2 else backbone["intermediate_size"],
         attention=config["attention"],
         encoder_layers=kwargs["n_encoder_layers"],
@@ -67,17 +67,18 @@ def model_config(config: dict) -> tuple[ModelConfig, ModelDims]:
         residual="hidden",
         # The published model rectifies unless there is a gene decoder.
         output_activation="none" if decoder else "relu",
-        lora=LoraConfig(enable=lora["enable"], r=lora["r"], alpha=float(lora["alpha"])),
-        decoder=DecoderConfig(
+        lora=LoraSettings(enable=lora["enable"], r=lora["r"], alpha=float(lora["alpha"])),
+        decoder=DecoderSettings(
             enable=decoder is not None,
             hidden_dims=tuple(decoder["hidden_dims"]) if decoder else (1,),
         ),
+        **own,
     )
     genes = decoder["gene_dim"] if decoder else 0
     return ours, ModelDims(features=kwargs["input_dim"], perturbations=2, genes=genes)
 
 
-def parameters(state_dict: dict[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
+def parameters(state_dict: dict[str, np.ndarray], config: ModelSettings) -> dict[str, np.ndarray]:
     """Their weights under our names; every one is used, but for the zero embedding tables."""
     out = {}
     for name, value in state_dict.items():
@@ -87,7 +88,7 @@ def parameters(state_dict: dict[str, np.ndarray], config: ModelConfig) -> dict[s
     return out
 
 
-def _translate(name: str, config: ModelConfig) -> tuple[str, bool]:
+def _translate(name: str, config: ModelSettings) -> tuple[str, bool]:
     pattern, prefix, transposed = next(r for r in _RULES if re.match(r[0], name))
     match = re.match(pattern, name)
     assert match is not None

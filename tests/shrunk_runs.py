@@ -12,6 +12,7 @@ import numpy as np
 
 from wound_jax import train
 from wound_jax.config import load_config
+from wound_jax.config.keys import value_at
 from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import simulate
 from wound_jax.prediction.loaded_run import LoadedRun, load_run
@@ -68,7 +69,7 @@ def loaded(name: str) -> LoadedRun:
 
 @cache
 def _cells() -> ad.AnnData:
-    return simulate(load_config(QUICKSTART, SHRUNK).data.synthetic).adata
+    return simulate(value_at(load_config(QUICKSTART, SHRUNK), "data.synthetic")).adata
 
 
 def cells(n: int = 240) -> ad.AnnData:

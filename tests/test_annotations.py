@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_labels, tiny_obs
 
-from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import (
     ONE_TYPE,
     Annotations,
@@ -13,6 +12,7 @@ from wound_jax.data.annotations import (
     read_annotations,
     require_control,
 )
+from wound_jax.data.settings import DataSettings
 from wound_jax.errors import UserError
 
 OBS = tiny_obs()
@@ -136,6 +136,6 @@ def test_the_defaults_of_the_config_read_the_columns_of_the_wound_set():
             "mouse_id": ["m1"],
         }
     )
-    labels = read_annotations(obs, DataConfig())
+    labels = read_annotations(obs, DataSettings())
     found = labels.condition, labels.cell_type, labels.timepoint, labels.replicate
     assert [str(column[0]) for column in found] == ["Burn", "Ker", "day10", "m1"]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.settings import SyntheticSettings
 from wound_jax.data.strata import Stratum
 from wound_jax.data.synthetic import SyntheticWound, simulate
 from wound_jax.data.synthetic.markers import MARKERS, TYPES
@@ -37,7 +37,7 @@ TEST_MICE = tuple(f"{condition}_{day}_m1" for condition in ("Burn", "Sham") for 
 
 @functools.cache
 def wound() -> SyntheticWound:
-    return simulate(SyntheticConfig(n_cells=4000, n_genes=700, embedding_dim=8, seed=3))
+    return simulate(SyntheticSettings(n_cells=4000, n_genes=700, embedding_dim=8, seed=3))
 
 
 def genes() -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from wound_jax.compare import main
 from wound_jax.config import RunConfig, dump_config
-from wound_jax.config.load import schema_keys, value_at
+from wound_jax.config.diff import diff_configs
 from wound_jax.errors import UserError
 from wound_jax.experiments.plan import config_differences, plan_comparison, require_own_folders
 from wound_jax.experiments.spec import load_comparison, load_spec
@@ -62,7 +62,7 @@ def test_a_seed_changes_the_seed_name_and_folder_alone(write):
     (variant,) = plan(path)
     assert list(variant.runs) == [1, 2]
     for seed, config in variant.runs.items():
-        changed = {k for k in schema_keys() if value_at(config, k) != value_at(variant.config, k)}
+        changed = {d.key for d in diff_configs(config, variant.config)}
         assert changed == {"name", "run_dir", "seed"}
         assert (config.seed, config.name, config.split.seed) == (seed, "a", 7)
         assert config.run_dir == f"runs/x/runs/a/seed-{seed}"

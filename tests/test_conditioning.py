@@ -7,20 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wound_jax.config.schema import ModelConfig, ScalarConfig
 from wound_jax.data.scalars import fit_scalars, read_scalars
 from wound_jax.data.timepoints import require_times, time_of
 from wound_jax.errors import UserError
 from wound_jax.models.functional import init_model, predict
 from wound_jax.models.set_transformer import ModelDims, SetInputs
+from wound_jax.models.settings import LlamaModel, ModelSettings, ScalarSettings
 
 DIMS = ModelDims(features=6, perturbations=2, timepoints=3, scalars=2)
 
 
-def _config(time: Any = "none", scalars: bool = False) -> ModelConfig:
-    return ModelConfig(
+def _config(time: Any = "none", scalars: bool = False) -> ModelSettings:
+    return LlamaModel(
         hidden_dim=16, layers=1, heads=2, encoder_layers=2, decoder_layers=2,
-        timepoint_embedding=time, scalars=ScalarConfig(enable=scalars, initial_weight=0.3),
+        timepoint_embedding=time, scalars=ScalarSettings(enable=scalars, initial_weight=0.3),
     )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ import pytest
 
 import wound_jax
 from wound_jax.config import load_config, require_data_source
-from wound_jax.config.activity import RULES, check_consistency
-from wound_jax.config.load import inline, schema_keys, value_at
+from wound_jax.config.keys import schema_keys, value_at
+from wound_jax.config.rules import check_consistency, rules_of
+from wound_jax.config.schema import tagged_sections
+from wound_jax.config.text import inline
 from wound_jax.errors import UserError
 
 PACKAGE = Path(wound_jax.__file__).parent
@@ -33,7 +35,9 @@ def test_every_key_is_read_outside_the_config_package():
     """
     files = [p for p in PACKAGE.rglob("*.py") if PACKAGE / "config" not in p.parents]
     read = set(attributes_read(path.read_text(encoding="utf-8") for path in files))
-    unread = [key for key in schema_keys() if key.rpartition(".")[2] not in read]
+    # A tag is read by the registry of its kind.
+    tags = {f"{name}.{tagged.variants.tag}" for name, tagged in tagged_sections().items()}
+    unread = [k for k in schema_keys() if k not in tags and k.rpartition(".")[2] not in read]
     assert not unread, f"config keys that no code reads: {', '.join(unread)}"
 
 
@@ -51,10 +55,6 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
 @pytest.mark.parametrize(
     ("overrides", "key", "switch", "fix"),
     [
-        ("data.source=synthetic data.path=a.h5ad", "data.path=a.h5ad", "data.source is synthetic",
-         "data.source=file"),
-        ("data.synthetic.seed=42", "data.synthetic.seed=42", "data.source is file",
-         "data.source=synthetic"),
         ("data.genes=X", "data.genes=X", "data.input is X", "data.input=obsm/KEY"),
         ("model.lora.r=32", "model.lora.r=32", "model.lora.enable is false",
          "model.lora.enable=true"),
@@ -64,18 +64,8 @@ def complaint(*overrides: str, path: Path | None = None) -> str:
          "model.lora.adapt_mlp=true", "model.lora.targets is [q]", "model.lora.targets=null"),
         ("training.lora_b_multiplier=16", "training.lora_b_multiplier=16.0",
          "model.lora.enable is false", "model.lora.enable=true"),
-        ("training.optimizer=adam training.weight_decay=0.1", "training.weight_decay=0.1",
-         "training.optimizer is adam", "training.optimizer=adamw"),
         ("model.decoder.weight=2", "model.decoder.weight=2.0", "model.decoder.enable is false",
          "model.decoder.enable=true"),
-        ("model.backbone=gpt2 model.kv_heads=2", "model.kv_heads=2", "model.backbone is gpt2",
-         "model.backbone=llama"),
-        ("split.fewshot_fraction=0.2", "split.fewshot_fraction=0.2", "split.kind is random",
-         "split.kind=fewshot"),
-        ("split.test=[a]", "split.test=[a]", "split.kind is random",
-         "split.kind=celltype (or replicate, timepoint, fewshot)"),
-        ("split.val=[]", "split.val=[]", "split.kind is random",
-         "split.kind=celltype (or replicate, timepoint, fewshot)"),
         ("split.kind=replicate split.test=[a] split.test_fraction=0.2", "split.test_fraction=0.2",
          "split.test is [a]", "split.test=null"),
         ("split.kind=fewshot split.test=[a] split.val=[b] split.val_fraction=0.1",
@@ -86,6 +76,34 @@ def test_a_set_key_whose_switch_is_off_is_an_error(overrides, key, switch, fix):
     line = complaint(*overrides.split())
     expected = f"{key} has no effect: {switch}. Set {fix} or remove the key."
     assert line == f"command line: {expected}"
+
+
+NAMED = "split.kind=replicate or split.kind=timepoint or split.kind=celltype or split.kind=fewshot"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "tag", "belongs"),
+    [
+        ("data.source=synthetic data.path=a.h5ad", "data.path", "synthetic", "data.source=file"),
+        ("data.synthetic.seed=42", "data.synthetic.seed", "file", "data.source=synthetic"),
+        ("training.weight_decay=0.1 training.optimizer=adam", "training.weight_decay", "adam",
+         "training.optimizer=adamw"),
+        ("model.backbone=gpt2 model.kv_heads=2", "model.kv_heads", "gpt2", "model.backbone=llama"),
+        ("loss.blur=1", "loss.blur", "energy", "loss.name=sinkhorn or loss.name=combined"),
+        ("loss.name=sinkhorn loss.sinkhorn_weight=1", "loss.sinkhorn_weight", "sinkhorn",
+         "loss.name=combined"),
+        ("split.fewshot_fraction=0.2", "split.fewshot_fraction", "random", "split.kind=fewshot"),
+        ("split.test=[a]", "split.test", "random", NAMED),
+        ("split.val=[]", "split.val", "random", NAMED),
+        ("split.kind=celltype split.test=[a] split.kind=random split.val=[b]", "split.val",
+         "random", NAMED),
+    ],
+)  # fmt: skip
+def test_a_key_of_another_variant_is_refused_with_the_tag_that_has_it(overrides, key, tag, belongs):
+    assert complaint(*overrides.split()) == (
+        f"command line: {key}: {tag} has no such key; it belongs to {belongs}. "
+        "Set that or remove the key."
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +151,7 @@ def test_an_inherited_key_without_effect_neither_blocks_nor_contradicts_another(
         "model: {backbone: gpt2, heads: 8}\n"
     )
     # Random cells are drawn by fraction whatever is named; gpt2 has no key and value heads.
-    assert load_config(heir).split.test_fraction == 0.2
+    assert value_at(load_config(heir), "split.test_fraction") == 0.2
 
 
 def test_a_switch_thrown_on_the_command_line_does_not_blame_the_file(tmp_path):
@@ -145,28 +163,88 @@ def test_a_switch_thrown_on_the_command_line_does_not_blame_the_file(tmp_path):
     )
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.keys)
-def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule):
+def every_rule():
+    """The rules of each variant of each section, with the overrides that choose the variant."""
+    needed = {"split.kind=fewshot": ["split.test=[a]"]}
+    for section, tagged in tagged_sections().items():
+        for name in tagged.variants.names():
+            choice = f"{section}.{tagged.variants.tag}={name}"
+            chosen = [choice, *needed.get(choice, [])]
+            for rule in rules_of(load_config(None, chosen)):
+                yield pytest.param(rule, chosen, id=f"{choice} {rule.keys}")
+
+
+@pytest.mark.parametrize(("rule", "chosen"), list(every_rule()))
+def test_the_fix_of_each_rule_gives_its_keys_an_effect(rule, chosen):
     needed = {
-        "split.kind=fewshot": ["split.test=[a]"],
         "model.decoder.enable=true": ["data.input=obsm/A"],
         "model.lora.targets=null": ["model.lora.enable=true"],
-        "split.test=null": ["split.kind=celltype"],
-        "split.val=null": ["split.kind=celltype"],
         "model.mhc.mixing=streams": ["model.mhc.enable=true"],
         "model.mhc.h_res=sinkhorn": ["model.mhc.enable=true"],
         "velocity.source=matched_target": ["velocity.enable=true"],
         "velocity.beta=1.0": ["velocity.enable=true"],
-        "loss.epsilon=relative": ["loss.name=sinkhorn"],
-        "loss.epsilon=absolute": ["loss.name=sinkhorn"],
-        "loss.epsilon=geomloss": ["loss.name=sinkhorn"],
     }
     fix = rule.fix.partition(" ")[0]
-    assert rule.active(load_config(None, [fix, *needed.get(fix, [])]))
+    cleared = [text for text in chosen if text.partition("=")[0] != fix.partition("=")[0]]
+    fixed = load_config(None, [*cleared, *needed.get(fix, []), fix])
+    assert rule.active(fixed)
     keys = [key for key in schema_keys() if rule.governs(key)]
     assert keys
     assert rule.switch in schema_keys()
     assert rule.switch not in keys
+
+
+def test_a_changed_tag_takes_back_what_was_said_to_the_old_variant(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        "split: {kind: replicate, test: [m1], val: [m2], controls: shared, seed: 7}\n"
+        "loss: {name: sinkhorn, epsilon: absolute, blur: 2.0}\n"
+        "model: {kv_heads: 2, heads: 4}\ndata: {source: synthetic, synthetic: {seed: 3}}\n"
+    )
+    heir = tmp_path / "heir.yaml"
+    heir.write_text("extends: base.yaml\nsplit: {kind: timepoint}\nmodel: {backbone: gpt2}\n")
+    config = load_config(heir, ["loss.name=combined", "data.source=file", "data.path=a.h5ad"])
+    assert inline(config.split.model_dump()) == inline(
+        {"kind": "timepoint", "controls": "shared", "seed": 7, "test_fraction": 0.1,
+         "val_fraction": 0.1, "test": None, "val": None}
+    )  # fmt: skip
+    # What the combined loss has from the Sinkhorn divergence means the same to it.
+    assert value_at(config, "loss.blur") == 2.0
+    assert (config.model.heads, config.data.source) == (4, "file")
+    # The other kind's fraction of units, drawn by the seed, is still a fraction of units.
+    drawn = load_config(None, ["split.test_fraction=0.3", "split.kind=celltype"])
+    assert value_at(drawn, "split.test_fraction") == 0.3
+    # The same tag again changes nothing.
+    assert value_at(load_config(base, ["split.kind=replicate"]), "split.test") == ("m1",)
+
+
+def test_what_a_base_says_to_another_variant_is_not_blamed(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("loss: {blur: 0.1}\nsplit: {test: [NK]}\n")
+    heir = tmp_path / "heir.yaml"
+    heir.write_text("extends: base.yaml\nsplit: {kind: celltype}\n")
+    config = load_config(heir)
+    assert (config.loss.name, value_at(config, "split.test")) == ("energy", ("NK",))
+    assert "loss.blur: energy has no such key" in complaint(path=base)
+    # Nor is a file blamed for a tag that the command line sets.
+    own = tmp_path / "own.yaml"
+    own.write_text("loss: {blur: 0.1}\n")
+    assert load_config(own, ["loss.name=mse"]).loss.name == "mse"
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("data.animal_col=mouse", "It is called 'data.replicate_col' now."),
+        ("data.residency=host", "It is called 'data.location' now."),
+        ("prediction.regress_controls=true", "It is called 'prediction.shrink_controls' now."),
+        ("prediction.count_zeros=true", "It is called 'prediction.round_to_counts' now."),
+        ("split.kind=animal", "Did you mean 'replicate'?"),
+        ("data.match_on=[animal]", "Did you mean 'replicate'?"),
+    ],
+)
+def test_old_names_are_told_the_new_ones(override, meant):
+    assert complaint(override).endswith(meant)
 
 
 @pytest.mark.parametrize(

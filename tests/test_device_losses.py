@@ -11,7 +11,7 @@ import tiny_run
 from compiled_text import loops, talking
 
 from wound_jax.devices.mesh import Devices, make_devices, per_device
-from wound_jax.losses import make_loss
+from wound_jax.losses.registry import make_loss
 from wound_jax.losses.velocity import transport_rows
 
 

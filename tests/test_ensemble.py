@@ -12,6 +12,7 @@ import shrunk_runs
 from tiny import dense
 
 from wound_jax import compare, ensemble, evaluate, predict, train
+from wound_jax.config.keys import value_at
 from wound_jax.data.prepare import prepare
 from wound_jax.data.strata import plan_strata
 from wound_jax.data.synthetic import simulate
@@ -88,7 +89,7 @@ def test_a_file_is_predicted_as_it_was_scored(copied, in_memory, monkeypatch):
         monkeypatch.setattr(model_rows, "IN_MEMORY", 0)
     run = load_run("ensembles/both")
     data, evaluation = prepare(run.config, run.spec), run.config.evaluation
-    adata = simulate(run.config.data.synthetic).adata
+    adata = simulate(value_at(run.config, "data.synthetic")).adata
     adata[np.sort(data.split.controls["test"])].copy().write_h5ad("cells.h5ad")
     arguments = ["ensembles/both", "--input", "cells.h5ad", "--output", "out.h5ad"]
     assert predict.main([*arguments, "--perturbation", "Burn", "--no-progress"]) == 0

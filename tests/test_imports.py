@@ -17,6 +17,10 @@ PACKAGE = Path(wound_jax.__file__).parent
 # module or a folder, and the longest one that fits decides.
 FLOORS = (
     ("__init__", "errors", "arrays", "cli", "registry"),
+    tuple(
+        f"{room}.settings"
+        for room in ("data", "models", "losses", "training", "prediction", "evaluation")
+    ),
     ("config",),
     ("devices",),
     ("data",),
@@ -143,5 +147,5 @@ def test_help_and_a_wrong_config_need_nothing_heavy(command):
 
 
 def test_ott_is_loaded_by_the_loss_that_needs_it_alone():
-    code = "import wound_jax.training.loop, wound_jax.losses as l; l.make_loss('energy')"
+    code = "import wound_jax.training.loop, wound_jax.losses.registry as l; l.make_loss('energy')"
     assert loaded_after(code, "ott", "scanpy", "matplotlib") == set()

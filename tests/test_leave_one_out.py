@@ -10,6 +10,7 @@ import pytest
 import shrunk_runs
 
 from wound_jax import leave_one_out
+from wound_jax.config.keys import value_at
 from wound_jax.data.prepare import prepare
 from wound_jax.errors import UserError
 from wound_jax.evaluation.metrics import score_all
@@ -67,8 +68,8 @@ def test_every_fold_holds_out_its_label_alone(made):
     for label, other in zip(LABELS, reversed(LABELS), strict=True):
         loaded = load_run(made / label / "runs" / "full" / "seed-1")
         assert loaded.config.split.kind == "celltype"
-        assert loaded.config.split.test == (label,)
-        assert loaded.config.split.val is None
+        assert value_at(loaded.config, "split.test") == (label,)
+        assert value_at(loaded.config, "split.val") is None
         data = prepare(loaded.config, loaded.spec)
         trained = set(data.cells.annotations.cell_type[data.split.treated["train"]])
         assert label not in trained
@@ -145,7 +146,7 @@ def test_the_next_label_validates_where_asked_for(tmp_path):
     assert [(fold.label, fold.validation) for fold in folds] == [
         ("Fib", "Ker"), ("Ker", "Mac"), ("Mac", "Fib"),
     ]  # fmt: skip
-    assert folds[2].variants[0].config.split.val == ("Fib",)
+    assert value_at(folds[2].variants[0].config, "split.val") == ("Fib",)
 
 
 def table(pearson: float, mse: float) -> dict[str, float]:

@@ -9,11 +9,11 @@ from flax import nnx
 from tiny_run import cells_of, changed
 
 from wound_jax.config import load_config
-from wound_jax.config.schema import LoraConfig
 from wound_jax.errors import UserError
 from wound_jax.models.functional import bind, init_model, merged, split
 from wound_jax.models.layers import linear
 from wound_jax.models.lora import LoraLinear, attach_adapters, merge_adapters
+from wound_jax.models.settings import LoraSettings
 
 LORA = ("model.lora.enable=true", "model.lora.r=4", "model.dropout=0")
 backbones = pytest.mark.parametrize("backbone", ["gpt2", "llama"])
@@ -46,7 +46,7 @@ def test_an_adapted_layer_computes_the_formula(rslora, scale):
     """y = W x + b + s (x A) B, s = alpha / r or alpha / sqrt(r), against float64."""
     rngs = nnx.Rngs(params=0)
     base = linear(6, 5, dtype=jnp.dtype("float32"), rngs=rngs)
-    layer = LoraLinear(base, LoraConfig(r=4, alpha=12.0, rslora=rslora), rngs=rngs)
+    layer = LoraLinear(base, LoraSettings(r=4, alpha=12.0, rslora=rslora), rngs=rngs)
     assert layer.scale == scale
     rng = np.random.default_rng(0)
     layer.lora_b[...] = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
@@ -68,7 +68,7 @@ def test_a_starts_uniform_in_the_fan_in_and_b_at_zero():
     """PEFT: kaiming_uniform(a=sqrt 5), which is U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     rngs = nnx.Rngs(params=0)
     base = linear(400, 100, dtype=jnp.dtype("float32"), rngs=rngs)
-    layer = LoraLinear(base, LoraConfig(r=50), rngs=rngs)
+    layer = LoraLinear(base, LoraSettings(r=50), rngs=rngs)
     a = np.asarray(layer.lora_a[...])
     assert 0.049 < np.abs(a).max() <= 400**-0.5
     assert abs(a.mean()) < 5 * 0.05 / np.sqrt(3 * a.size)
@@ -180,7 +180,7 @@ def test_adapters_are_attached_and_merged_in_place():
             self.outer = nnx.List([linear(3, 3, dtype=jnp.dtype("float32"), rngs=rngs)])
 
     pair, rngs = Pair(nnx.Rngs(params=0)), nnx.Rngs(params=1)
-    assert attach_adapters(pair, ["inner"], LoraConfig(), rngs=rngs) == ["inner"]
+    assert attach_adapters(pair, ["inner"], LoraSettings(), rngs=rngs) == ["inner"]
     assert isinstance(pair.inner, LoraLinear)
     merge_adapters(pair)
     assert isinstance(pair.inner, nnx.Linear)

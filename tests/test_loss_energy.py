@@ -16,8 +16,10 @@ from wound_jax.losses.distances import (
     self_squared_distances,
     squared_distances,
 )
-from wound_jax.losses.energy import energy, energy_distance
+from wound_jax.losses.energy import energy_distance
+from wound_jax.losses.registry import make_loss
 
+energy = make_loss("energy")
 CASES = ["small", "mid", "highd", "weighted", "identical"]
 ARC_STATE = ["gpt2bidir_hvg", "gpt2causal_emb_gene_dec", "gpt2causal_noresid", "llamabidir_gqa"]
 

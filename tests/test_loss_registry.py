@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import wound_jax.losses as registry
 from wound_jax.errors import UserError
-from wound_jax.losses import SetLossValue, loss_names, loss_options, make_loss, register_loss
+from wound_jax.losses.registry import SetLossValue, make_loss, register_loss
+from wound_jax.losses.settings import LOSSES, LossSettings
 
 SINKHORN_OPTIONS = {
     "epsilon",
@@ -20,6 +20,10 @@ SINKHORN_OPTIONS = {
     "threshold",
     "max_iterations",
 }
+
+
+def options_of(name):
+    return set(LOSSES.settings(name).model_fields) - {"name"}
 
 
 def normal(seed, *shape):
@@ -49,10 +53,10 @@ def published(shared, folder):
 
 
 def test_the_losses_and_their_options():
-    assert {"combined", "energy", "mse", "sinkhorn"} <= set(loss_names())
-    assert loss_options("energy") == loss_options("mse") == ()
-    assert set(loss_options("sinkhorn")) == SINKHORN_OPTIONS
-    assert set(loss_options("combined")) == {*SINKHORN_OPTIONS, "sinkhorn_weight"}
+    assert {"combined", "energy", "mse", "sinkhorn"} <= set(LOSSES.names())
+    assert options_of("energy") == options_of("mse") == set()
+    assert options_of("sinkhorn") == SINKHORN_OPTIONS
+    assert options_of("combined") == {*SINKHORN_OPTIONS, "sinkhorn_weight"}
 
 
 @pytest.mark.parametrize("name", ["combined", "energy", "mse", "sinkhorn"])
@@ -90,13 +94,25 @@ def test_an_unknown_loss_is_refused_with_the_nearest_name():
     [
         ("sinkhorn", {"blurr": 1.0}, "option of the loss 'sinkhorn' 'blurr'. Did you mean 'blur'"),
         ("energy", {"blur": 1.0}, "unknown option of the loss 'energy' 'blur'. Known: none"),
-        ("sinkhorn", {"epsilon": "relativ"}, "Did you mean 'relative'"),
-        ("sinkhorn", {"blur": 0.0}, "blur is 0.0; it must be above 0"),
-        ("sinkhorn", {"relative_epsilon": -1.0}, "relative_epsilon is -1.0"),
-        ("sinkhorn", {"threshold": float("nan")}, "threshold is nan"),
-        ("sinkhorn", {"max_iterations": 0}, "max_iterations is 0"),
-        ("combined", {"scaling": 1.0}, "scaling is 1.0; it must lie in"),
-        ("combined", {"sinkhorn_weight": -0.1}, "sinkhorn_weight is -0.1"),
+        (
+            "sinkhorn",
+            {"epsilon": "relativ"},
+            "'geomloss'. Did you mean 'relative'?",
+        ),
+        ("sinkhorn", {"blur": 0.0}, "blur: got 0.0, expected a number > 0."),
+        (
+            "sinkhorn",
+            {"relative_epsilon": -1.0},
+            "relative_epsilon: got -1.0, expected",
+        ),
+        ("sinkhorn", {"threshold": float("nan")}, "expected a number > 0."),
+        ("sinkhorn", {"max_iterations": 0}, "max_iterations: got 0, expected an integer >= 1."),
+        ("combined", {"scaling": 1.0}, "scaling: got 1.0, expected a number > 0 and < 1."),
+        (
+            "combined",
+            {"sinkhorn_weight": -0.1},
+            "sinkhorn_weight: got -0.1, expected a",
+        ),
     ],
 )
 def test_wrong_options_are_refused(name, options, message):
@@ -105,27 +121,28 @@ def test_wrong_options_are_refused(name, options, message):
     assert message in str(caught.value)
 
 
-def test_a_new_loss_is_one_decorated_factory(monkeypatch):
-    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+def test_a_new_loss_is_one_decorated_class(monkeypatch):
+    for table in ("_parts", "_settings", "_modules"):
+        monkeypatch.setattr(LOSSES, table, dict(getattr(LOSSES, table)))
 
     @register_loss("nothing")
-    def make_nothing(*, offset: float = 0.0):
-        def nothing(predicted, target, predicted_mask, target_mask):
-            return SetLossValue(jnp.full(predicted.shape[0], offset))
+    class Nothing(LossSettings):
+        offset: float = 0.0
 
-        return nothing
+        def __call__(self, predicted, target, predicted_mask, target_mask):
+            return SetLossValue(jnp.full(predicted.shape[0], self.offset))
 
-    assert loss_options("nothing") == ("offset",)
+    assert options_of("nothing") == {"offset"}
     value = make_loss("nothing", offset=2.0)(normal(0, 2, 3, 4), *[jnp.zeros(())] * 3).value
     np.testing.assert_array_equal(value, [2.0, 2.0])
     with pytest.raises(ValueError, match="'nothing' is registered already"):
-        register_loss("nothing")(make_nothing)
+        register_loss("nothing")(Nothing)
 
 
 def test_only_a_sinkhorn_that_runs_imports_ott():
     program = (
-        "import sys, wound_jax.losses as losses\n"
-        "for name in losses.loss_names(): losses.make_loss(name)\n"
+        "import sys, wound_jax.losses.registry as losses\n"
+        "for name in losses.LOSSES.names(): losses.make_loss(name)\n"
         "assert not any(module.split('.')[0] == 'ott' for module in sys.modules), 'ott'\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

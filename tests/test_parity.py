@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wound_jax.config.schema import TrainingConfig
-from wound_jax.losses import make_loss
+from wound_jax.losses.registry import make_loss
 from wound_jax.models.functional import init_model, merged, predict
 from wound_jax.models.partition import label_parameters, partition
 from wound_jax.models.set_transformer import SetInputs
 from wound_jax.training.batch import SetBatch
 from wound_jax.training.objective import Objective
 from wound_jax.training.optimizer import make_optimizer, make_schedule
+from wound_jax.training.settings import AdamTraining
 from wound_jax.training.step import TrainState, train_step
 
 FOLDERS = [
@@ -104,7 +104,7 @@ def test_three_training_steps_agree(case):
     trainable, frozen = partition(parameters, labels)
     labels = {name: labels[name] for name in trainable}
     assert len(trainable) == len(recorded["config"]["trainable"])
-    config = TrainingConfig(optimizer="adam", learning_rate=1e-3, clip_norm=10.0)
+    config = AdamTraining(learning_rate=1e-3, clip_norm=10.0)
     schedule = make_schedule(config, 3)
     optimizer = make_optimizer(config, labels, schedule)
     state = TrainState(

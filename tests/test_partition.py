@@ -10,8 +10,6 @@ import pytest
 import tiny_run
 
 from wound_jax.config import load_config
-from wound_jax.config.schema import TrainingConfig
-from wound_jax.models.backbones import available
 from wound_jax.models.functional import init_model
 from wound_jax.models.partition import (
     FROZEN,
@@ -21,7 +19,9 @@ from wound_jax.models.partition import (
     partition,
 )
 from wound_jax.models.set_transformer import ModelDims
+from wound_jax.models.settings import BACKBONES
 from wound_jax.training.optimizer import make_optimizer, make_schedule
+from wound_jax.training.settings import OPTIMIZERS, AdamWTraining, TrainingSettings
 
 DIMS = ModelDims(features=12, perturbations=3, replicates=4, timepoints=3, genes=20, scalars=2)
 # What may be added to a model, and a parameter that is there only then.
@@ -54,7 +54,7 @@ def expected_label(name: str, lora: bool) -> str:
     return "backbone" if name.startswith("backbone.") else "head"
 
 
-@pytest.mark.parametrize("backbone", available())
+@pytest.mark.parametrize("backbone", BACKBONES.names())
 @pytest.mark.parametrize("lora", [False, True])
 def test_every_parameter_has_the_label_it_should_have(backbone, lora):
     base = (f"model.backbone={backbone}", f"model.lora.enable={str(lora).lower()}")
@@ -102,7 +102,7 @@ def test_the_counts_add_up(lora):
 
 
 def schedule(n: int, **settings) -> list[float]:
-    config = TrainingConfig(learning_rate=0.5, **settings)
+    config = AdamWTraining(learning_rate=0.5, **settings)
     return [np.asarray(make_schedule(config, n)(k)).item() for k in range(n)]
 
 
@@ -124,7 +124,7 @@ def test_the_rate_falls_as_half_a_cosine_after_the_warm_up():
 LABELS = {"w": "head", "b": "no_decay", "a.lora_a": "lora_a", "a.lora_b": "lora_b"}
 
 
-def adamw(gradients: list[dict], start: dict, config: TrainingConfig) -> dict:
+def adamw(gradients: list[dict], start: dict, config: TrainingSettings) -> dict:
     """AdamW (arXiv 1711.05101) in float64, with a clip over all leaves and LoRA+."""
     p = dict(start)
     m, v = ({name: np.zeros_like(x) for name, x in p.items()} for _ in range(2))
@@ -136,7 +136,7 @@ def adamw(gradients: list[dict], start: dict, config: TrainingConfig) -> dict:
             m[name] = 0.9 * m[name] + 0.1 * g
             v[name] = 0.999 * v[name] + 0.001 * g**2
             step = m[name] / (1 - 0.9**t) / (np.sqrt(v[name] / (1 - 0.999**t)) + 1e-8)
-            if config.optimizer == "adamw" and label != "no_decay":
+            if isinstance(config, AdamWTraining) and label != "no_decay":
                 step = step + config.weight_decay * p[name]
             plus = config.lora_b_multiplier if label == "lora_b" else 1.0
             p[name] = p[name] - config.learning_rate * plus * step
@@ -154,7 +154,8 @@ def adamw(gradients: list[dict], start: dict, config: TrainingConfig) -> dict:
     ],
 )
 def test_the_optimiser_against_its_definition(settings):
-    config = TrainingConfig(learning_rate=0.01, **settings)
+    chosen = OPTIMIZERS.settings(settings["optimizer"])
+    config = chosen(learning_rate=0.01, **settings)
     rng = np.random.default_rng(0)
     start = {name: rng.normal(size=(3, 4)) for name in LABELS}
     # Steps of very different size: Adam alone forgets the scale, so equal ones would hide a clip.

@@ -17,6 +17,7 @@ from wound_jax.data import source
 from wound_jax.data.annotations import Annotations, read_annotations
 from wound_jax.data.cells import Cells
 from wound_jax.data.groups import Group
+from wound_jax.data.settings import FileData
 from wound_jax.data.store.convert import convert
 from wound_jax.errors import UserError
 from wound_jax.prediction import blocks as model_rows
@@ -118,7 +119,8 @@ def test_the_storage_of_the_file_makes_no_difference(form, tmp_path):
 def test_a_training_store_is_predicted_where_it_is(tmp_path):
     path, run = written(tmp_path, 1200), loaded()
     expected = predicted(run, path, tmp_path / "a.h5ad", with_controls=True)
-    of_file = run.config.data.model_copy(update={"source": "file", "path": str(path)})
+    shared = run.config.data.model_dump(exclude={"source", "synthetic"})
+    of_file = FileData(**shared, path=str(path))
     config: RunConfig = run.config.model_copy(update={"data": of_file})
     convert(config, tmp_path / "store.h5ad", progress=False)
     found = predicted(run, tmp_path / "store.h5ad", tmp_path / "b.h5ad", with_controls=True)

@@ -8,16 +8,16 @@ import pytest
 import shrunk_runs
 
 from wound_jax.config import load_config
-from wound_jax.config.schema import PredictionConfig
 from wound_jax.data.prepare import prepare
 from wound_jax.data.strata import PlannedStratum, plan_strata
 from wound_jax.evaluation.reference import Reference, fit_reference
 from wound_jax.prediction.calibration import calibration as calibrations
 from wound_jax.prediction.calibration.across_genes import AcrossGenes
+from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import remembered
 
 EXTRAPOLATED = ["split.kind=celltype", "split.test=[Ker]", "split.val=null"]
-ASKED = PredictionConfig(linear_weight=0.5, across_genes=True)
+ASKED = PredictionSettings(linear_weight=0.5, across_genes=True)
 
 
 @cache

@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 from tiny import COLUMNS, dense, tiny_adata, tiny_config, tiny_labels, write
 
-from wound_jax.config.schema import SplitConfig
 from wound_jax.data.prepare import PreparedData, prepare, resplit
+from wound_jax.data.settings import RandomSplit
 from wound_jax.data.source import layer_names, matrix, open_source, read_parts
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
@@ -234,7 +234,7 @@ def test_plan_builders_take_the_cells_of_their_part(path):
 
 def test_another_split_of_the_same_cells(path):
     data = prepare(tiny_config(path))
-    other = resplit(data, SplitConfig(kind="random", test_fraction=0.5))
+    other = resplit(data, RandomSplit(test_fraction=0.5))
     assert other.cells is data.cells
     assert other.spec is data.spec
     overlap = set(data.split.treated["train"]) & set(other.split.treated["test"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from wound_jax.config import load_config
-from wound_jax.config.load import schema_keys, value_at
+from wound_jax.config.keys import schema_keys, value_at
 from wound_jax.data.prepare import prepare
 from wound_jax.data.velocity.pseudotime import PseudotimeOptions, add_pseudotime_velocity
 from wound_jax.errors import UserError

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from wound_jax.config import load_config
-from wound_jax.config.schema import LoraConfig, MhcConfig, ModelConfig
 from wound_jax.errors import UserError
 from wound_jax.models.functional import init_model, merged, predict
 from wound_jax.models.set_transformer import ModelDims, SetInputs
+from wound_jax.models.settings import BACKBONES, LoraSettings, MhcSettings, ModelSettings
 
 DIMS = ModelDims(features=12, perturbations=2)
 FORMS = {
-    "sinkhorn": MhcConfig(enable=True),
-    "five iterations": MhcConfig(enable=True, sinkhorn_iters=5),
-    "birkhoff": MhcConfig(enable=True, h_res="birkhoff"),
-    "identity": MhcConfig(enable=True, h_res="identity"),
-    "two streams": MhcConfig(enable=True, streams=2),
-    "remat": MhcConfig(enable=True, remat=True),
-    "some layers": MhcConfig(enable=True, layer_indices=(0, 2)),
-    "features": MhcConfig(enable=True, mixing="features"),
+    "sinkhorn": MhcSettings(enable=True),
+    "five iterations": MhcSettings(enable=True, sinkhorn_iters=5),
+    "birkhoff": MhcSettings(enable=True, h_res="birkhoff"),
+    "identity": MhcSettings(enable=True, h_res="identity"),
+    "two streams": MhcSettings(enable=True, streams=2),
+    "remat": MhcSettings(enable=True, remat=True),
+    "some layers": MhcSettings(enable=True, layer_indices=(0, 2)),
+    "features": MhcSettings(enable=True, mixing="features"),
 }
 
 
@@ -35,10 +35,10 @@ def _inputs(seed: int = 0) -> SetInputs:
     )
 
 
-def _config(backbone: str, mhc: MhcConfig, *, lora: bool) -> ModelConfig:
-    return ModelConfig(
-        backbone=backbone, hidden_dim=16, layers=3, heads=2, encoder_layers=2, decoder_layers=2,
-        lora=LoraConfig(enable=lora, r=2), mhc=mhc,
+def _config(backbone: str, mhc: MhcSettings, *, lora: bool) -> ModelSettings:
+    return BACKBONES.settings(backbone)(
+        hidden_dim=16, layers=3, heads=2, encoder_layers=2, decoder_layers=2,
+        lora=LoraSettings(enable=lora, r=2), mhc=mhc,
     )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def _config(backbone: str, mhc: MhcConfig, *, lora: bool) -> ModelConfig:
 @pytest.mark.parametrize("backbone", ["gpt2", "llama"])
 def test_at_initialisation_the_network_equals_the_one_without(backbone, lora, form):
     inputs = _inputs()
-    plain = predict(*init_model(_config(backbone, MhcConfig(), lora=lora), DIMS, 0), inputs)
+    plain = predict(*init_model(_config(backbone, MhcSettings(), lora=lora), DIMS, 0), inputs)
     mhc = predict(*init_model(_config(backbone, FORMS[form], lora=lora), DIMS, 0), inputs)
     np.testing.assert_allclose(mhc.cells, plain.cells, atol=1e-5, rtol=0)
     assert not plain.diagnostics
@@ -130,7 +130,7 @@ def test_a_layer_out_of_range_is_refused():
 
 def test_all_layers_named_equal_null():
     inputs = _inputs()
-    everything = MhcConfig(enable=True, layer_indices=(0, 1, 2))
+    everything = MhcSettings(enable=True, layer_indices=(0, 1, 2))
     a = init_model(_config("gpt2", FORMS["sinkhorn"], lora=False), DIMS, 0)
     b = init_model(_config("gpt2", everything, lora=False), DIMS, 0)
     assert set(a[1]) == set(b[1])

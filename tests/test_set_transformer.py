@@ -11,9 +11,9 @@ from flax import nnx
 from tiny_run import cells_of, changed, zeroed
 
 from wound_jax.errors import UserError
-from wound_jax.models.backbones import available, backbone_family
 from wound_jax.models.functional import merged, predict
 from wound_jax.models.layers import dropout
+from wound_jax.models.settings import BACKBONES
 
 BOTH = ("model.batch_embedding=true", "model.timepoint_embedding=categorical")
 FAMILIES = {
@@ -261,6 +261,6 @@ def test_initial_values_follow_the_seed():
 
 def test_an_unknown_backbone_names_the_nearest():
     with pytest.raises(UserError, match=r"unknown backbone 'lama'\. Did you mean 'llama'\? Known:"):
-        backbone_family("lama")
-    assert {"gpt2", "llama"} <= set(available())
-    assert "base" not in available()
+        BACKBONES.settings("lama")
+    assert {"gpt2", "llama"} <= set(BACKBONES.names())
+    assert "base" not in BACKBONES.names()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.settings import SyntheticSettings
 from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import SyntheticWound, simulate
 from wound_jax.data.synthetic.cells import draw_cells
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.blas
 
 DAYS = ("day10", "day14", "day19")
 TYPE = "cell_types_simple_short"
-TINY = SyntheticConfig(n_cells=600, n_genes=300, embedding_dim=8)
+TINY = SyntheticSettings(n_cells=600, n_genes=300, embedding_dim=8)
 
 
 @pytest.fixture(scope="module")
 def wound() -> SyntheticWound:
-    return simulate(SyntheticConfig(n_cells=4000, n_genes=1000, embedding_dim=16, seed=3))
+    return simulate(SyntheticSettings(n_cells=4000, n_genes=1000, embedding_dim=16, seed=3))
 
 
 def frame(table) -> pd.DataFrame:
@@ -174,7 +174,7 @@ def test_mouse_sd_sets_the_spread_between_mice():
 
 
 def test_embedding_shows_the_burn():
-    config = SyntheticConfig(n_cells=3000, n_genes=600, embedding_dim=48, mouse_sd=0.0)
+    config = SyntheticSettings(n_cells=3000, n_genes=600, embedding_dim=48, mouse_sd=0.0)
 
     def accuracy(effect_scale: float) -> float:
         """Of the nearest centroid, on fibroblasts of day 10 that did not make the centroids."""
@@ -194,7 +194,7 @@ def test_embedding_shows_the_burn():
 
 
 def test_smallest_set_holds_all_markers():
-    adata = simulate(SyntheticConfig(n_cells=500, n_genes=300, embedding_dim=8)).adata
+    adata = simulate(SyntheticSettings(n_cells=500, n_genes=300, embedding_dim=8)).adata
     assert adata.shape == (500, 300)
     names = list(adata.var_names)
     assert len(set(names)) == 300
@@ -208,7 +208,7 @@ def test_command_writes_and_never_overwrites_unasked(tmp_path, capsys):
     output, truth = tmp_path / "cells.h5ad", tmp_path / "truth.h5ad"
     size = ["--n-cells", "500", "--n-genes", "300", "--embedding-dim", "8", "--seed"]
     assert main(["--output", str(output), "--truth", str(truth), *size, "7"]) == 0
-    expected = simulate(SyntheticConfig(n_cells=500, n_genes=300, embedding_dim=8, seed=7))
+    expected = simulate(SyntheticSettings(n_cells=500, n_genes=300, embedding_dim=8, seed=7))
     read = ad.read_h5ad(output)
     assert np.array_equal(dense(read.X), dense(expected.adata.X))
     assert read.uns["wound_jax_synthetic"]["seed"] == 7

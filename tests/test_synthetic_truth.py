@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.settings import SyntheticSettings
 from wound_jax.data.source import layer_names
 from wound_jax.data.synthetic import SyntheticWound, measure, simulate
 from wound_jax.data.synthetic.cells import draw_cells
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.blas
 DAYS = ("day10", "day14", "day19")
 TYPE = "cell_types_simple_short"
 # Without differences between mice, cells of a group are independent draws of one population.
-CONFIG = SyntheticConfig(n_cells=6000, n_genes=800, embedding_dim=8, mouse_sd=0.0, seed=3)
+CONFIG = SyntheticSettings(n_cells=6000, n_genes=800, embedding_dim=8, mouse_sd=0.0, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_type_never_seen_burnt_is_partly_told_by_its_control_expression(wound)
 
 
 def test_effect_scale_zero_is_no_effect_and_the_effect_is_linear_in_it():
-    tiny = SyntheticConfig(n_cells=600, n_genes=300, embedding_dim=8, effect_scale=0.0)
+    tiny = SyntheticSettings(n_cells=600, n_genes=300, embedding_dim=8, effect_scale=0.0)
     truth = simulate(tiny).truth
     assert not truth.log_delta.any()
     assert np.array_equal(truth.adata.layers["mean"], truth.adata.layers["control_mean"])

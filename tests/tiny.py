@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from wound_jax.config.schema import DataConfig, RunConfig
+from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, read_annotations
+from wound_jax.data.settings import DataSettings
 
 TYPES, DAYS, CONDITIONS = ("B cell", "T cell"), ("d1", "d2"), ("burn", "sham")
 COLUMNS = {
@@ -67,7 +68,7 @@ def write(adata: ad.AnnData, folder: Path, name: str = "tiny.h5ad") -> Path:
 def tiny_labels(adata: ad.AnnData | pd.DataFrame, **data: Any) -> Annotations:
     """The labels of tiny cells."""
     obs = adata if isinstance(adata, pd.DataFrame) else cast(pd.DataFrame, adata.obs)
-    return read_annotations(obs, DataConfig.model_validate({**COLUMNS, **data}))
+    return read_annotations(obs, DataSettings.model_validate({**COLUMNS, **data}))
 
 
 def tiny_config(

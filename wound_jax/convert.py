@@ -10,7 +10,8 @@ import time
 
 from wound_jax import cli
 from wound_jax.config import RunConfig, load_config
-from wound_jax.config.activity import is_embedding, is_synthetic, require_data_source
+from wound_jax.config.rules import require_data_source
+from wound_jax.data.settings import FileData, file_path
 from wound_jax.errors import UserError
 
 _EXAMPLES = """example:
@@ -42,7 +43,9 @@ def _main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     _require_convertible(config)
     overwrite = arguments.overwrite
-    output = cli.new_file(arguments.output, config.data.path, "data.path", overwrite=overwrite)
+    output = cli.new_file(
+        arguments.output, file_path(config.data), "data.path", overwrite=overwrite
+    )
     # Everything heavy is imported once the config is known to be sound.
     from wound_jax.data.store.convert import convert
 
@@ -60,12 +63,12 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _require_convertible(config: RunConfig) -> None:
     require_data_source(config)
-    if is_synthetic(config.data):
+    if not isinstance(config.data, FileData):
         raise UserError(
-            "data.source=synthetic is simulated in memory; write it to a file first "
+            f"data.source={config.data.source} is in memory; write it to a file first "
             "(python -m wound_jax synthetic), or train with data.location=device."
         )
-    if is_embedding(config.data):
+    if config.data.is_embedding:
         raise UserError(
             f"data.input={config.data.input} is an embedding; a training store holds expression: "
             "set data.input=X or layers/NAME."

@@ -15,7 +15,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -126,9 +126,40 @@ class Registry(Generic[Part]):
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, strict, and closed to unknown keys."""
+    """A part of the config: frozen, strict, and closed to unknown keys.
+
+    A section with a key `enable` acts while that is true; a single key may act only while a key
+    beside it has a certain value (`ActsWith`). Contradictions within a section are what `problems`
+    says; those between sections are in `wound_jax.config.rules`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def problems(self) -> Iterator[str]:
+        """What no run can satisfy, one line each, with the way out."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _without_problems(self) -> Self:
+        found = list(self.problems())
+        if found:
+            raise ValueError("\n".join(found))
+        return self
+
+
+@dataclass(frozen=True)
+class ActsWith:
+    """The annotation of a key that has an effect only with certain values of a key beside it.
+
+    Where there is no such key beside it, it has one.
+
+    Attributes:
+        key: the other one, of the same section.
+        values: those that give it an effect.
+    """
+
+    key: str
+    values: tuple[Any, ...]
 
 
 class Variant(Section):

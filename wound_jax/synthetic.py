@@ -12,8 +12,8 @@ import anndata as ad
 from pydantic import ValidationError
 
 from wound_jax import cli
-from wound_jax.config.schema import SyntheticConfig
 from wound_jax.data.h5ad_writer import replacing
+from wound_jax.data.settings import SyntheticSettings
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="h5ad file of the cells")
     parser.add_argument("--truth", type=Path, help="h5ad file of the counterfactual and effect")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    for name, field in SyntheticConfig.model_fields.items():
+    for name, field in SyntheticSettings.model_fields.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(field.default),
@@ -49,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(args: argparse.Namespace) -> SyntheticConfig:
+def _config(args: argparse.Namespace) -> SyntheticSettings:
     try:
-        return SyntheticConfig(**{name: getattr(args, name) for name in _HELP})
+        return SyntheticSettings(**{name: getattr(args, name) for name in _HELP})
     except ValidationError as e:
         faults = [
             f"--{str(fault['loc'][0]).replace('_', '-')} {fault['input']}: {fault['msg']}"

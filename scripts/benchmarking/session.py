@@ -16,7 +16,7 @@ from typing import Any
 from benchmarking.case import Case, Size, peers_of
 from benchmarking.figures import line, ratios
 from benchmarking.pool import Worker, rotate
-from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.settings import SyntheticSettings
 from wound_jax.errors import UserError
 from wound_jax.training.record import PACKAGES, commit, version
 
@@ -161,7 +161,7 @@ def write_cells(size: Size, path: Path) -> None:
 
     from wound_jax.data.synthetic import simulate
 
-    config = SyntheticConfig(n_cells=size.cells, n_genes=size.genes, embedding_dim=8)
+    config = SyntheticSettings(n_cells=size.cells, n_genes=size.genes, embedding_dim=8)
     cells = simulate(config).adata
     path.parent.mkdir(parents=True, exist_ok=True)
     cells.obsm["X_hvg"] = np.asarray(sp.csr_matrix(cells.X).todense(), np.float32)

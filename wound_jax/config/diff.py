@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wound_jax.config.load import inline, load_config, schema_keys, value_at
+from wound_jax.config.keys import leaves
+from wound_jax.config.load import load_config
+from wound_jax.config.schema import RunConfig
+from wound_jax.config.text import inline
 from wound_jax.errors import UserError
 
 ABSENT = "absent"
@@ -47,14 +50,24 @@ def diff_runs(a: str | Path, b: str | Path) -> list[Difference]:
         UserError: a side is no config and no run, or its files are malformed.
     """
     first, second = (load_config(_config_file(Path(side))) for side in (a, b))
-    differences = [
-        Difference(key, inline(value_at(first, key)), inline(value_at(second, key)))
-        for key in schema_keys()
-        if value_at(first, key) != value_at(second, key)
-    ]
+    differences = diff_configs(first, second)
     if has_provenance(a) and has_provenance(b):
         differences += _provenance_differences(_provenance(Path(a)), _provenance(Path(b)))
     return differences
+
+
+def diff_configs(a: RunConfig, b: RunConfig) -> list[Difference]:
+    """The keys in which two configs differ, in the order of the schema.
+
+    A key that only one of them has, since their sections are of other variants, is absent in the
+    other.
+    """
+    one, other = leaves(a), leaves(b)
+    return [
+        Difference(key, *(inline(side[key]) if key in side else ABSENT for side in (one, other)))
+        for key in [*one, *(key for key in other if key not in one)]
+        if key not in one or key not in other or one[key] != other[key]
+    ]
 
 
 def has_provenance(side: str | Path) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
-from wound_jax.config.schema import DataConfig
+from wound_jax.data.settings import DataSettings
 from wound_jax.errors import UserError, unknown_name
 
 # The label of cells whose data have no column for it, and their type where it is types.
@@ -72,7 +72,7 @@ class Annotations:
         return {tuple(str(self.column(role)[p[0]]) for role in roles): p for p in parts}
 
 
-def read_annotations(obs: pd.DataFrame, config: DataConfig) -> Annotations:
+def read_annotations(obs: pd.DataFrame, config: DataSettings) -> Annotations:
     """Reads the labels of all cells.
 
     Args:

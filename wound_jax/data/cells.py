@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from wound_jax.arrays import HostOrDevice
-from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group, control_pairs, make_groups, require_controls
 from wound_jax.data.sets import PlanBuilder
+from wound_jax.data.settings import DataSettings
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import DiskRows, Rows
@@ -90,7 +90,7 @@ class PreparedData:
             require_controls(orphans, self.match_on)
         return found, orphans
 
-    def plan_builder(self, part: str, config: DataConfig, seed: int) -> PlanBuilder:
+    def plan_builder(self, part: str, config: DataSettings, seed: int) -> PlanBuilder:
         """The sets of a part of the split, epoch by epoch.
 
         Control-to-control sets are for training; what is held out is scored on treated cells.
@@ -112,7 +112,7 @@ class PreparedData:
         return len(np.intersect1d(self.split.treated["train"], other.split.treated[part]))
 
 
-def match_labels(data: DataConfig) -> tuple[str, ...]:
+def match_labels(data: DataSettings) -> tuple[str, ...]:
     """The labels controls must agree on, without a timepoint that the data do not have."""
     has_timepoint = data.timepoint_col is not None
     return tuple(name for name in data.match_on if name != "timepoint" or has_timepoint)

@@ -6,17 +6,19 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from wound_jax.config.schema import DataConfig, PredictionConfig, RunConfig
+from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import match_labels
 from wound_jax.data.groups import control_pairs, make_groups, require_controls
 from wound_jax.data.preprocess import NO_GENES, fit_preprocessing
 from wound_jax.data.scalars import fit_scalars
+from wound_jax.data.settings import DataSettings
 from wound_jax.data.source import Matrix, is_gene_matrix, matrix, n_columns
 from wound_jax.data.spec import DataSpec, Vocabulary, vocabularies
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import DiskRows
 from wound_jax.errors import UserError
+from wound_jax.prediction.settings import PredictionSettings
 
 # Cells looked at together, where only a summary of many is wanted.
 _BLOCK = 4_096
@@ -59,7 +61,7 @@ def fit_spec(
     )
 
 
-def require_counts(spec: DataSpec, prediction: PredictionConfig) -> None:
+def require_counts(spec: DataSpec, prediction: PredictionSettings) -> None:
     """Refuses to round zeros where the expression cannot be that of counts.
 
     Raises:
@@ -76,7 +78,7 @@ def require_counts(spec: DataSpec, prediction: PredictionConfig) -> None:
 
 
 def training_labels(
-    annotations: Annotations, split: Split, data: DataConfig
+    annotations: Annotations, split: Split, data: DataSettings
 ) -> dict[str, Vocabulary]:
     """The vocabularies of the sets that training will see.
 

@@ -13,12 +13,13 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from wound_jax.config.activity import require_data_source
-from wound_jax.config.schema import DataConfig, RunConfig, SplitConfig
+from wound_jax.config.rules import require_data_source
+from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
 from wound_jax.data.cells import Cells, PreparedData, fingerprint, match_labels
 from wound_jax.data.fit import fit_spec, require_counts
 from wound_jax.data.scalars import read_scalars
+from wound_jax.data.settings import DataSettings, SplitSettings
 from wound_jax.data.source import (
     Matrix,
     is_gene_matrix,
@@ -77,7 +78,7 @@ def _matrices(config: RunConfig) -> set[str]:
 
 
 def labelled_cells(
-    adata: ad.AnnData, data: DataConfig, *, strict: bool = True
+    adata: ad.AnnData, data: DataSettings, *, strict: bool = True
 ) -> tuple[ad.AnnData, Annotations]:
     """The cells that `data.exclude` leaves, and their labels.
 
@@ -92,7 +93,7 @@ def labelled_cells(
     return adata, read_annotations(cast(pd.DataFrame, adata.obs), data)
 
 
-def resplit(data: PreparedData, config: SplitConfig) -> PreparedData:
+def resplit(data: PreparedData, config: SplitSettings) -> PreparedData:
     """The same cells under another split; genes and vocabularies stay those of the first."""
     split = make_split(data.cells.annotations, data.spec.control, config)
     return dataclasses.replace(data, split=split)
@@ -161,7 +162,7 @@ def embedding(values: Matrix, key: str) -> np.ndarray:
 
 
 def read_external(
-    path: str, config: DataConfig, spec: DataSpec, *, missing: str = "error"
+    path: str, config: DataSettings, spec: DataSpec, *, missing: str = "error"
 ) -> PreparedData:
     """The cells of a file as held-out cells of a trained model, but for those of `data.exclude`.
 

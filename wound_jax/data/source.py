@@ -1,4 +1,4 @@
-"""Where cells come from: an AnnData file, read in parts, or the synthetic wound set.
+"""Where cells come from: an AnnData file, read in parts, the synthetic wound set, or your own.
 
 Only the matrices a run asks for are read; sparse matrices stay sparse. `row_blocks` walks along a
 matrix, in memory or in a file, without a second copy of it.
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import anndata as ad
 import h5py
@@ -17,7 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.io import read_elem, sparse_dataset
 
-from wound_jax.config.schema import DataConfig
+from wound_jax.data.settings import SOURCES, DataSettings, FileData, SyntheticData
 from wound_jax.errors import UserError, unknown_name
 
 Matrix = np.ndarray | sp.csr_matrix
@@ -37,7 +37,7 @@ _NO_X = (
 
 
 def open_source(
-    config: DataConfig, keys: Collection[str], optional: Collection[str] = ()
+    config: DataSettings, keys: Collection[str], optional: Collection[str] = ()
 ) -> ad.AnnData:
     """The cells a config names, with the named matrices.
 
@@ -49,18 +49,58 @@ def open_source(
     Raises:
         UserError: the file is not there, is no AnnData file, or lacks a named matrix.
     """
-    if config.source == "synthetic":
+    source = cast(Source, SOURCES.build(config))
+    adata = source.open(keys, optional)
+    # A file is read in parts; any other source may have more than was asked for.
+    return adata if isinstance(config, FileData) else _only(adata, keys, optional)
+
+
+def describe_source(config: DataSettings) -> str:
+    """What the cells are, in words, for records and people."""
+    return str(SOURCES.build(config))
+
+
+register_source = SOURCES.register
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A source: a class of data settings, registered, that opens cells; its `str` describes it."""
+
+    def open(self, keys: Collection[str], optional: Collection[str]) -> ad.AnnData:
+        """The cells, with the named matrices at least.
+
+        Args:
+            keys: matrices that are needed: "X", "layers/NAME" or "obsm/KEY".
+            optional: matrices of use where there are any.
+        """
+        ...
+
+
+@register_source("file")
+class File(FileData):
+    """An AnnData file, of which only the named matrices are read."""
+
+    def open(self, keys: Collection[str], optional: Collection[str]) -> ad.AnnData:
+        """The cells of the file."""
+        return read_parts(str(self.path), keys, optional)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@register_source("synthetic")
+class Synthetic(SyntheticData):
+    """The synthetic wound set, simulated in memory."""
+
+    def open(self, keys: Collection[str], optional: Collection[str]) -> ad.AnnData:
+        """The cells, with all their matrices."""
         from wound_jax.data.synthetic import simulate
 
-        return _only(simulate(config.synthetic).adata, keys, optional)
-    return read_parts(str(config.path), keys, optional)
+        return simulate(self.synthetic).adata
 
-
-def describe_source(config: DataConfig) -> str:
-    """What the cells are, in words, for records and people."""
-    if config.source == "synthetic":
-        return f"synthetic wound set, {config.synthetic.n_cells} cells (simulated)"
-    return str(config.path)
+    def __str__(self) -> str:
+        return f"synthetic wound set, {self.synthetic.n_cells} cells (simulated)"
 
 
 def read_parts(

@@ -1,21 +1,31 @@
 """Which cells are trained on, validated on and tested on.
 
-A split is one function from (annotations, treated mask, config) to a role for every cell; a new
-one is one more function under `@split_kind`. Whether the control cells of held-out units may be
-used in training is decided once, for all kinds, by `split.controls`.
-
-The split, as a table people read before training: who is held out, and what is shared.
+A kind of split is a class of split settings, whose method `roles` gives every cell its role; a new
+one is one more class under `register_split`, here or in a plug-in. Whether the control cells of
+held-out units may be used in training is decided once, for all kinds, by `split.controls`. The
+split as a table (`split_table`) is what people read before training: who is held out, and what is
+shared.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from wound_jax.config.schema import SplitConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.seeding import Use, stream
+from wound_jax.data.settings import (
+    SPLITS,
+    CelltypeSplit,
+    FewshotSplit,
+    NamedUnits,
+    RandomSplit,
+    ReplicateSplit,
+    SplitSettings,
+    TimepointSplit,
+)
 from wound_jax.errors import UserError, unknown_name
 
 PARTS = ("train", "val", "test")
@@ -24,11 +34,24 @@ PARTS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 
 
-# (annotations, which cells are treated, config) -> role of each cell, int8 [cells].
-SplitKind = Callable[[Annotations, np.ndarray, SplitConfig], np.ndarray]
+register_split = SPLITS.register
 
 
-_KINDS: dict[str, SplitKind] = {}
+@runtime_checkable
+class SplitKind(Protocol):
+    """A kind of split: a class of split settings, registered, that gives every cell its role."""
+
+    def roles(self, annotations: Annotations, treated: np.ndarray) -> np.ndarray:
+        """The role of each cell: TRAIN, VAL or TEST.
+
+        Args:
+            annotations: labels of all cells.
+            treated: boolean [cells], which are no controls.
+
+        Returns:
+            int8 [cells].
+        """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +80,7 @@ class Split:
         return len(np.intersect1d(self.controls[part], self.controls["train"]))
 
 
-def make_split(annotations: Annotations, control: str, config: SplitConfig) -> Split:
+def make_split(annotations: Annotations, control: str, config: SplitSettings) -> Split:
     """Divides cells into training, validation and test cells.
 
     Args:
@@ -69,7 +92,7 @@ def make_split(annotations: Annotations, control: str, config: SplitConfig) -> S
         UserError: a named unit does not occur, or a part that is needed stays empty.
     """
     treated = annotations.condition != control
-    role = _KINDS[config.kind](annotations, treated, config)
+    role = cast(SplitKind, SPLITS.build(config)).roles(annotations, treated)
     held_out = config.controls == "held_out" or (
         config.controls == "auto" and config.kind in ("random", "replicate")
     )
@@ -88,68 +111,75 @@ def make_split(annotations: Annotations, control: str, config: SplitConfig) -> S
     return split
 
 
-def split_kind(name: str) -> Callable[[SplitKind], SplitKind]:
-    """Registers a kind of split under its name in the config."""
-
-    def register(function: SplitKind) -> SplitKind:
-        _KINDS[name] = function
-        return function
-
-    return register
-
-
-@split_kind("random")
-def _random(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+@register_split("random")
+class Random(RandomSplit):
     """Cells at random, stratified by type, timepoint and condition: leaky."""
-    role = np.full(len(annotations), TRAIN, dtype=np.int8)
-    rng = stream(config.seed, Use.SPLIT_TEST)
-    strata = annotations.positions_by(("cell_type", "timepoint", "condition"))
-    for _, stratum in sorted(strata.items()):
-        cells = rng.permutation(stratum)
-        n_test = round(config.test_fraction * len(cells))
-        n_val = round(config.val_fraction * len(cells))
-        role[cells[:n_test]] = TEST
-        role[cells[n_test : n_test + n_val]] = VAL
-    return role
+
+    def roles(self, annotations: Annotations, treated: np.ndarray) -> np.ndarray:
+        """The role of each cell, int8 [cells]."""
+        role = np.full(len(annotations), TRAIN, dtype=np.int8)
+        rng = stream(self.seed, Use.SPLIT_TEST)
+        strata = annotations.positions_by(("cell_type", "timepoint", "condition"))
+        for _, stratum in sorted(strata.items()):
+            cells = rng.permutation(stratum)
+            n_test = round(self.test_fraction * len(cells))
+            n_val = round(self.val_fraction * len(cells))
+            role[cells[:n_test]] = TEST
+            role[cells[n_test : n_test + n_val]] = VAL
+        return role
 
 
-@split_kind("replicate")
-def _replicate(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+@register_split("replicate")
+class Replicate(ReplicateSplit):
     """Whole replicates."""
-    test, val = _choose_replicates(annotations, config)
-    return _held_out(annotations.replicate, test, val)
+
+    def roles(self, annotations: Annotations, treated: np.ndarray) -> np.ndarray:
+        """The role of each cell, int8 [cells]."""
+        test, val = _choose_replicates(annotations, self)
+        return _held_out(annotations.replicate, test, val)
 
 
-@split_kind("timepoint")
-def _timepoint(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+@register_split("timepoint")
+class Timepoint(TimepointSplit):
     """Whole timepoints."""
-    return _held_out_label(annotations.timepoint, treated, config)
+
+    def roles(self, annotations: Annotations, treated: np.ndarray) -> np.ndarray:
+        """The role of each cell, int8 [cells]."""
+        return _held_out_label(annotations.timepoint, treated, self)
 
 
-@split_kind("celltype")
-def _cell_type(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+@register_split("celltype")
+class CellType(CelltypeSplit):
     """Whole cell types: the zero-shot question."""
-    return _held_out_label(annotations.cell_type, treated, config)
+
+    def roles(self, annotations: Annotations, treated: np.ndarray) -> np.ndarray:
+        """The role of each cell, int8 [cells]."""
+        return _held_out_label(annotations.cell_type, treated, self)
 
 
-@split_kind("fewshot")
-def _few_shot(annotations: Annotations, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+@register_split("fewshot")
+class FewShot(FewshotSplit):
     """Whole cell types, but for a fraction of their cells that stays in training."""
-    role = _held_out_label(annotations.cell_type, treated, config)
-    rng = stream(config.seed, Use.FEW_SHOT)
-    for cell_type in sorted(set(config.test or ())):
-        for arm in (treated, ~treated):
-            cells = np.flatnonzero(arm & (annotations.cell_type == cell_type))
-            role[rng.permutation(cells)[: _some(config.fewshot_fraction, len(cells))]] = TRAIN
-    return role
+
+    def roles(self, annotations: Annotations, treated: np.ndarray) -> np.ndarray:
+        """The role of each cell, int8 [cells]."""
+        role = _held_out_label(annotations.cell_type, treated, self)
+        rng = stream(self.seed, Use.FEW_SHOT)
+        for cell_type in sorted(set(self.test or ())):
+            for arm in (treated, ~treated):
+                cells = np.flatnonzero(arm & (annotations.cell_type == cell_type))
+                role[rng.permutation(cells)[: _some(self.fewshot_fraction, len(cells))]] = TRAIN
+        return role
 
 
-def _held_out_label(labels: np.ndarray, treated: np.ndarray, config: SplitConfig) -> np.ndarray:
+def _held_out_label(
+    labels: np.ndarray, treated: np.ndarray, config: NamedUnits | FewshotSplit
+) -> np.ndarray:
     """Cells that carry held-out labels; without `split.val`, treated validation cells at random."""
     test = config.test
-    if test is None:
+    if test is None and isinstance(config, NamedUnits):
         test = _choose(sorted(set(labels[treated]) - set(config.val or ())), config)
-    role = _held_out(labels, test, config.val or ())
+    role = _held_out(labels, test or (), config.val or ())
     if config.val is None:
         rng = stream(config.seed, Use.SPLIT_VAL)
         rest = treated & (role == TRAIN)
@@ -173,14 +203,14 @@ def _held_out(labels: np.ndarray, test: Sequence[str], val: Sequence[str]) -> np
     return role
 
 
-def _choose(names: list[str], config: SplitConfig) -> tuple[str, ...]:
+def _choose(names: list[str], config: NamedUnits) -> tuple[str, ...]:
     """A seeded choice of test labels."""
     order = stream(config.seed, Use.SPLIT_TEST).permutation(len(names))
     return tuple(sorted(names[i] for i in order[: _some(config.test_fraction, len(names))]))
 
 
 def _choose_replicates(
-    annotations: Annotations, config: SplitConfig
+    annotations: Annotations, config: ReplicateSplit
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The held-out replicates: as named, or chosen by seed.
 
@@ -205,7 +235,7 @@ def _choose_replicates(
 
 
 def _validation_replicates(
-    days: dict[tuple[str, ...], list[list[str]]], config: SplitConfig, total: int
+    days: dict[tuple[str, ...], list[list[str]]], config: ReplicateSplit, total: int
 ) -> list[str]:
     """One replicate of each condition, day by day, up to the fraction; one stays to train.
 

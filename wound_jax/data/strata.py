@@ -15,11 +15,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from wound_jax.config.schema import EvaluationConfig
 from wound_jax.data.cells import Cells, PreparedData
 from wound_jax.data.groups import Group, timepoint_or_none
 from wound_jax.data.splits import PARTS
 from wound_jax.errors import UserError
+from wound_jax.evaluation.settings import EvaluationSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,7 @@ def merge_groups(groups: Sequence[Group]) -> list[PlannedStratum]:
 
 
 def plan_strata(
-    data: PreparedData, config: EvaluationConfig, part: str
+    data: PreparedData, config: EvaluationSettings, part: str
 ) -> tuple[list[PlannedStratum], list[PlannedStratum]]:
     """The strata of one part of the split that can be scored, and those that are too small.
 
@@ -202,7 +202,7 @@ def plan_strata(
 
 
 def sampled_strata(
-    strata: Sequence[PlannedStratum], data: PreparedData, config: EvaluationConfig, part: str
+    strata: Sequence[PlannedStratum], data: PreparedData, config: EvaluationSettings, part: str
 ) -> list[PlannedStratum]:
     """The strata with as many cells as are scored or learnt from."""
     most = config.cells_per_arm or (CELLS_PER_ARM_ON_DISK if data.cells.on_disk else None)
@@ -214,7 +214,7 @@ def sampled_strata(
 
 
 def large_strata(
-    data: PreparedData, config: EvaluationConfig, part: str
+    data: PreparedData, config: EvaluationSettings, part: str
 ) -> tuple[list[PlannedStratum], list[PlannedStratum]]:
     """As `plan_strata`, where none may be large enough."""
     groups, orphans = data.groups(part)

@@ -19,7 +19,6 @@ import numpy as np
 
 from wound_jax.baselines import Baseline, fit_baselines
 from wound_jax.baselines.stacked_linear import StackedLinear
-from wound_jax.config.schema import EvaluationConfig, PredictionConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.strata import (
     PlannedStratum,
@@ -32,7 +31,9 @@ from wound_jax.data.strata import (
 from wound_jax.evaluation.context import ScoreContext, cells_for_components, fit_context
 from wound_jax.evaluation.metrics import RealStratum, score_all
 from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources
+from wound_jax.evaluation.settings import EvaluationSettings
 from wound_jax.prediction.calibration.calibration import Calibration, Taught
+from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import Predict
 
 # What `pearson_delta_top100` looks at.
@@ -55,7 +56,7 @@ class Reference:
         taught: the training strata by position, and what they teach a calibration.
     """
 
-    settings: EvaluationConfig
+    settings: EvaluationSettings
     context: ScoreContext
     baselines: Mapping[str, Baseline]
     taught: Taught
@@ -83,7 +84,7 @@ class Reference:
             self._parts[part] = HeldOut(self, self.data, part, planned, small)
         return self._parts[part]
 
-    def calibrate(self, network: Predict, settings: PredictionConfig) -> Calibration:
+    def calibrate(self, network: Predict, settings: PredictionSettings) -> Calibration:
         """The calibration of a network that was trained on these cells; see `Calibration.fit`."""
         auto = settings.linear_weight == "auto"
         validation = large_strata(self.data, self.settings, "val")[0] if auto else []
@@ -163,7 +164,7 @@ class NoiseCeilings(NamedTuple):
     kinds: Sequence[str | None]
 
 
-def fit_reference(data: PreparedData, settings: EvaluationConfig, seed: int) -> Reference:
+def fit_reference(data: PreparedData, settings: EvaluationSettings, seed: int) -> Reference:
     """Fits genes, components and baselines on the training cells.
 
     Args:

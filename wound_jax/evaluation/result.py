@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from wound_jax.baselines import Baseline
-from wound_jax.config.schema import PredictionConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.groups import timepoint_or_none
 from wound_jax.data.strata import PlannedStratum, Stratum
@@ -27,6 +26,7 @@ from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws, bootstrap
 from wound_jax.prediction.calibration.calibration import Calibration
 from wound_jax.prediction.network import Predictor
+from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import Predict, of_model
 
 
@@ -54,7 +54,7 @@ class Result:
 def evaluate_model(
     predictor: Predictor,
     held_out: HeldOut,
-    prediction: PredictionConfig | None = None,
+    prediction: PredictionSettings | None = None,
     *,
     training: Mapping[str, float] | None = None,
 ) -> Result:
@@ -67,7 +67,7 @@ def evaluate_model(
         training: as for `evaluate`.
     """
     network = of_model(predictor)
-    calibration = held_out.reference.calibrate(network, prediction or PredictionConfig())
+    calibration = held_out.reference.calibrate(network, prediction or PredictionSettings())
     result = evaluate(calibration.after(network), held_out, training=training)
     result.figures["mean_from"] = {one.key: calibration.figures(one) for one in result.strata}
     return replace(result, calibration=calibration)

@@ -183,7 +183,9 @@ def _changed_keys(a: RunConfig, b: RunConfig) -> str:
     """The keys of the split that differ, as text."""
     one, other = a.split.model_dump(), b.split.model_dump()
     return ", ".join(
-        f"split.{key} is {one[key]} and {other[key]}" for key in one if one[key] != other[key]
+        f"split.{key} is {one.get(key)} and {other.get(key)}"
+        for key in {**one, **other}
+        if one.get(key) != other.get(key)
     )
 
 

@@ -52,7 +52,8 @@ def _make(runs: Sequence[FinishedRun], folder: Path) -> str:
     data = prepare(config, first.spec)
     for run in runs:
         require_same_data(run.folder, data.fingerprint)
-    record = new_provenance(data.fingerprint, describe_source(config.data), jax.devices())
+    source = describe_source(config.data)
+    record = new_provenance(data.fingerprint, source, jax.devices(), config.plugins)
     folder.mkdir(parents=True, exist_ok=True)
     name_members(folder, [run.folder for run in runs])
     (folder / "config.yaml").write_text(dump_config(config))

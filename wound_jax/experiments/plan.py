@@ -11,8 +11,8 @@ from itertools import combinations
 from pathlib import Path
 
 from wound_jax.config import RunConfig, load_config
-from wound_jax.config.diff import Difference, render
-from wound_jax.config.load import COMMAND_LINE, inline, schema_keys, value_at
+from wound_jax.config.diff import Difference, diff_configs, render
+from wound_jax.config.load import COMMAND_LINE
 from wound_jax.errors import UserError
 from wound_jax.experiments.spec import ExperimentSpec
 from wound_jax.training.record import finished_at
@@ -110,8 +110,7 @@ def plan_folds(
 
 def config_differences(a: RunConfig, b: RunConfig) -> list[Difference]:
     """The keys in which two variants differ, in the order of the schema."""
-    pairs = ((key, value_at(a, key), value_at(b, key)) for key in schema_keys() if key not in APART)
-    return [Difference(key, inline(one), inline(two)) for key, one, two in pairs if one != two]
+    return [difference for difference in diff_configs(a, b) if difference.key not in APART]
 
 
 def render_variants(configs: dict[str, RunConfig]) -> str:

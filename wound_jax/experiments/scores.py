@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from wound_jax.config.schema import PredictionConfig
 from wound_jax.evaluation.reference import HeldOut
 from wound_jax.evaluation.table import SHOWN_METRICS
 from wound_jax.prediction.calibration.blend import Blend
 from wound_jax.prediction.calibration.calibration import Calibration, moved_across_genes
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.network import Ensemble
+from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import Predict, of_model, remembered
 
 Table = Mapping[str, float]
@@ -65,7 +65,7 @@ class VariantScores:
 
 
 def score_variant(
-    prediction: PredictionConfig, folders: Sequence[Path], held_out: HeldOut
+    prediction: PredictionSettings, folders: Sequence[Path], held_out: HeldOut
 ) -> VariantScores:
     """Scores the trained seeds of one variant on the test cells of a fold.
 
@@ -105,7 +105,7 @@ def score_variant(
 
 
 def _blended(
-    network: Predict, held_out: HeldOut, prediction: PredictionConfig
+    network: Predict, held_out: HeldOut, prediction: PredictionSettings
 ) -> tuple[Predict, Blend]:
     """Predictions with blended means, not rounded, and where the means are from."""
     plain = prediction.model_copy(update={"round_to_counts": False})

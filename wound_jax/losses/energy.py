@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wound_jax.arrays import CellFeatures, CellMask, PerSet, TargetFeatures, TargetMask
-from wound_jax.losses import SetLoss, SetLossValue, register_loss
 from wound_jax.losses.distances import (
     SMALLEST_DISTANCE,
     CellWeights,
@@ -38,23 +37,24 @@ from wound_jax.losses.distances import (
     without_diagonal,
     without_rounding,
 )
+from wound_jax.losses.registry import SetLossValue, register_loss
+from wound_jax.losses.settings import EnergySettings
 
 
 @register_loss("energy")
-def make_energy() -> SetLoss:
-    """The energy distance; it has no options."""
-    return energy
+class Energy(EnergySettings):
+    """The energy distance, a set loss without options."""
 
-
-def energy(
-    predicted: CellFeatures,
-    target: TargetFeatures,
-    predicted_mask: CellMask,
-    target_mask: TargetMask,
-) -> SetLossValue:
-    """The energy distance of each set, in the unit of the features; no diagnostics."""
-    sets = as_measures(predicted, target, predicted_mask, target_mask)
-    return SetLossValue(energy_distance(sets))
+    def __call__(
+        self,
+        predicted: CellFeatures,
+        target: TargetFeatures,
+        predicted_mask: CellMask,
+        target_mask: TargetMask,
+    ) -> SetLossValue:
+        """The energy distance of each set, in the unit of the features; no diagnostics."""
+        sets = as_measures(predicted, target, predicted_mask, target_mask)
+        return SetLossValue(energy_distance(sets))
 
 
 @jax.custom_vjp

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from wound_jax.arrays import Scalar
-from wound_jax.losses import SetLossValue
 from wound_jax.losses.distances import (
     CellWeights,
     ColumnWeights,
@@ -36,6 +35,7 @@ from wound_jax.losses.distances import (
     self_squared_distances,
     squared_distances,
 )
+from wound_jax.losses.registry import SetLossValue
 
 
 class Costs(NamedTuple):

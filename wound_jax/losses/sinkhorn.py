@@ -20,16 +20,13 @@ here the solver sees constants and the dual is evaluated on the live C, which is
 derivative and stays finite for the weights of 0 that mark padding.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from wound_jax.arrays import CellFeatures, CellMask, PerSet, TargetFeatures, TargetMask
-from wound_jax.errors import UserError, unknown_name
-from wound_jax.losses import SetLossValue, register_loss
 from wound_jax.losses.distances import (
     CellWeights,
     ColumnWeights,
@@ -45,11 +42,11 @@ from wound_jax.losses.distances import (
     squared_distances,
 )
 from wound_jax.losses.geomloss import geomloss_parity
+from wound_jax.losses.registry import SetLossValue, register_loss
+from wound_jax.losses.settings import SinkhornSettings
 
 if TYPE_CHECKING:
     from ott.solvers.linear.sinkhorn import Sinkhorn as Solver
-
-EpsilonMode = Literal["relative", "absolute", "geomloss"]
 
 # The temperature where all cells of a set coincide: the divergence is 0 there at any temperature,
 # but none of 0 can be divided by.
@@ -57,41 +54,8 @@ SMALLEST_TEMPERATURE = 1e-12
 
 
 @register_loss("sinkhorn")
-@dataclass(frozen=True, kw_only=True)
-class Sinkhorn:
-    """The Sinkhorn divergence, a set loss.
-
-    Attributes:
-        epsilon: how the temperature is chosen (see the module).
-        relative_epsilon: the temperature over the mean cost; for "relative".
-        blur: the square root of the temperature, in the unit of the features; for "absolute" and
-            "geomloss".
-        scaling: the factor between successive values of blur, in (0, 1); for "geomloss".
-        threshold: iterations stop where the marginals of the plan are this close to the weights
-            (sum of absolute differences); not for "geomloss". float32 resolves about 1e-5.
-        max_iterations: where they stop in any case; not for "geomloss".
-
-    Raises:
-        UserError: an option is out of range.
-    """
-
-    epsilon: EpsilonMode = "relative"
-    relative_epsilon: float = 0.3
-    blur: float = 0.05
-    scaling: float = 0.5
-    threshold: float = 1e-4
-    max_iterations: int = 500
-
-    def __post_init__(self) -> None:
-        if self.epsilon not in get_args(EpsilonMode):
-            raise unknown_name("choice of epsilon", self.epsilon, get_args(EpsilonMode))
-        if not 0 < self.scaling < 1:
-            raise UserError(
-                f"scaling is {self.scaling}; it must lie in (0, 1): blurs shrink by it."
-            )
-        for name in ("relative_epsilon", "blur", "threshold", "max_iterations"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
+class Sinkhorn(SinkhornSettings):
+    """The Sinkhorn divergence, a set loss; its settings say what each option is."""
 
     def __call__(
         self,

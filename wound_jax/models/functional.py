@@ -10,10 +10,10 @@ import jax
 from flax import nnx
 
 from wound_jax.arrays import Parameters
-from wound_jax.config.schema import ModelConfig
 from wound_jax.models.layers import round_weights
 from wound_jax.models.lora import merge_adapters
 from wound_jax.models.set_transformer import ModelDims, Prediction, SetInputs, SetTransformer
+from wound_jax.models.settings import ModelSettings
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -35,7 +35,9 @@ def _path(name: str) -> tuple[str | int, ...]:
     return tuple(int(part) if part.isdigit() else part for part in name.split("."))
 
 
-def init_model(config: ModelConfig, dims: ModelDims, seed: int) -> tuple[nnx.GraphDef, Parameters]:
+def init_model(
+    config: ModelSettings, dims: ModelDims, seed: int
+) -> tuple[nnx.GraphDef, Parameters]:
     """A freshly initialised set transformer, deterministic in `seed`.
 
     Returns:
@@ -44,7 +46,7 @@ def init_model(config: ModelConfig, dims: ModelDims, seed: int) -> tuple[nnx.Gra
     return split(SetTransformer(config, dims, rngs=nnx.Rngs(params=seed)))
 
 
-def abstract_model(config: ModelConfig, dims: ModelDims) -> tuple[nnx.GraphDef, dict[str, Any]]:
+def abstract_model(config: ModelSettings, dims: ModelDims) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """What `init_model` gives, with `jax.ShapeDtypeStruct` for arrays: no value is computed."""
     model = nnx.eval_shape(lambda: SetTransformer(config, dims, rngs=nnx.Rngs(params=0)))
     return split(model)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wound_jax.config.schema import DecoderConfig
 from wound_jax.models.layers import dropout, linear
+from wound_jax.models.settings import DecoderSettings
 
 _PERIODS = 16
 
@@ -61,7 +61,7 @@ class GeneDecoder(nnx.Module):
     """Decodes embeddings into expression: `[..., dims] -> [..., genes]`."""
 
     def __init__(
-        self, dims: int, genes: int, config: DecoderConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self, dims: int, genes: int, config: DecoderSettings, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
         widths = (dims, *config.hidden_dims)
         self.layers = nnx.List(

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wound_jax.config.schema import LoraConfig
 from wound_jax.errors import unknown_name
 from wound_jax.models.dropout import dropout
 from wound_jax.models.layers import as_rows, uniform_fan_in
 from wound_jax.models.products import narrow_product, product
+from wound_jax.models.settings import LoraSettings
 
 
 class LoraLinear(nnx.Module):
     """A linear map and its low-rank adapter: `[..., fan_in] -> [..., fan_out]`."""
 
-    def __init__(self, base: nnx.Linear, config: LoraConfig, *, rngs: nnx.Rngs):
+    def __init__(self, base: nnx.Linear, config: LoraSettings, *, rngs: nnx.Rngs):
         self.base = base
         init = uniform_fan_in(base.in_features)
         self.lora_a = nnx.Param(init(rngs.params(), (base.in_features, config.r)))
@@ -55,7 +55,7 @@ def project(layer: nnx.Linear | LoraLinear, x: Array, rngs: nnx.Rngs | None) -> 
 
 
 def attach_adapters(
-    module: nnx.Module, targets: Iterable[str], config: LoraConfig, *, rngs: nnx.Rngs
+    module: nnx.Module, targets: Iterable[str], config: LoraSettings, *, rngs: nnx.Rngs
 ) -> list[str]:
     """Replaces each linear map inside `module` whose name is a target by its adapted form.
 

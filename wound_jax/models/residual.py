@@ -17,7 +17,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wound_jax.arrays import CellHidden, CellMask, Scalar
-from wound_jax.config.schema import MhcConfig
 from wound_jax.models.mhc import (
     HyperConnection,
     HyperConnectionConfig,
@@ -27,6 +26,7 @@ from wound_jax.models.mhc import (
 )
 from wound_jax.models.mhc.diagnostics import composite_gains, stream_spread
 from wound_jax.models.mhc.features import FeatureMixing
+from wound_jax.models.settings import MhcSettings
 
 Branch = Callable[[CellHidden], CellHidden]
 Maps = list[Float[Array, "#sets #cells streams streams"]]
@@ -57,7 +57,7 @@ class PlainResidual(nnx.Module):
 class StreamResidual(nnx.Module):
     """Several streams joined by manifold-constrained hyper-connections."""
 
-    def __init__(self, config: MhcConfig, hidden: int, layers: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: MhcSettings, hidden: int, layers: int, *, rngs: nnx.Rngs):
         shape = HyperConnectionConfig(
             streams=config.streams,
             h_res=config.h_res,
@@ -95,7 +95,7 @@ class StreamResidual(nnx.Module):
 class FeatureResidual(nnx.Module):
     """One stream whose features are mixed; legacy."""
 
-    def __init__(self, config: MhcConfig, hidden: int, layers: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: MhcSettings, hidden: int, layers: int, *, rngs: nnx.Rngs):
         self.connections = nnx.List(
             [
                 FeatureMixing(hidden, config.sinkhorn_iters, rngs=rngs) if active else None
@@ -128,7 +128,7 @@ class FeatureResidual(nnx.Module):
 Residual = PlainResidual | StreamResidual | FeatureResidual
 
 
-def make_residual(config: MhcConfig, hidden: int, layers: int, *, rngs: nnx.Rngs) -> Residual:
+def make_residual(config: MhcSettings, hidden: int, layers: int, *, rngs: nnx.Rngs) -> Residual:
     """The residual of a backbone with `layers` layers of two sublayers each."""
     if not config.enable or not any(_active(config, layers)):
         return PlainResidual()
@@ -142,7 +142,7 @@ def watch(residual: Residual, stream: Any, maps: Maps, mask: CellMask) -> dict[s
     return {f"mhc/{name}": jax.lax.stop_gradient(jnp.asarray(v)) for name, v in figures.items()}
 
 
-def _active(config: MhcConfig, layers: int) -> list[bool]:
+def _active(config: MhcSettings, layers: int) -> list[bool]:
     """For each sublayer whether mHC joins it."""
     chosen = range(layers) if config.layer_indices is None else config.layer_indices
     return [layer in chosen for layer in range(layers) for _ in range(SUBLAYERS_PER_LAYER)]

@@ -17,12 +17,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from wound_jax.arrays import CellFeatures, CellGenes, HostOrDevice, Scalar
-from wound_jax.config.schema import ModelConfig
-from wound_jax.models.backbones import backbone_family
-from wound_jax.models.backbones.base import Backbone
+from wound_jax.models.backbones.base import Backbone, backbone_family
 from wound_jax.models.heads import GeneDecoder, ScalarEncoder, TimepointEncoder
 from wound_jax.models.layers import Embedding, MultilayerPerceptron, linear
 from wound_jax.models.lora import attach_adapters
+from wound_jax.models.settings import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Prediction:
 class SetTransformer(nnx.Module):
     """Maps control cells to perturbed cells, set by set."""
 
-    def __init__(self, config: ModelConfig, dims: ModelDims, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelSettings, dims: ModelDims, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.dtype)
         hidden = config.hidden_dim
         mlp = {"dropout": config.dropout, "dtype": dtype, "rngs": rngs}
@@ -169,8 +168,8 @@ def _given(values: Any, name: str) -> Array:
     return values
 
 
-def _build_backbone(config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> Backbone:
-    family = backbone_family(config.backbone)
+def _build_backbone(config: ModelSettings, dtype: jnp.dtype, rngs: nnx.Rngs) -> Backbone:
+    family = backbone_family(config)
     backbone = Backbone(family, config, dtype, rngs=rngs)
     if config.lora.enable:
         default = family.lora_targets + (family.lora_mlp_targets if config.lora.adapt_mlp else ())

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wound_jax.config.load import inline, parse_config, schema_keys, value_at
+from wound_jax.config.keys import leaves
+from wound_jax.config.load import parse_config
 from wound_jax.config.schema import RunConfig
+from wound_jax.config.text import inline
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.prepare import prepare
 from wound_jax.data.source import describe_source
@@ -87,7 +89,7 @@ def _read(config: RunConfig) -> PreparedData:
     """The cells, once it is known that the devices suffice; the same ones on all processes."""
 
     def settings() -> dict[str, str]:
-        return {key: inline(value_at(config, key)) for key in schema_keys()}
+        return {key: inline(value) for key, value in leaves(config).items()}
 
     training = config.training
     processes.require_equal("settings", settings)

@@ -23,7 +23,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from wound_jax.config.schema import TrainingConfig
 from wound_jax.data.sets import SetPlan
 from wound_jax.data.spec import DataSpec
 from wound_jax.devices import processes
@@ -32,6 +31,7 @@ from wound_jax.errors import UserError
 from wound_jax.models.build import Model
 from wound_jax.training.batch import Feed
 from wound_jax.training.log import Progress, TrainingLog, Validations, mean_metrics
+from wound_jax.training.settings import TrainingSettings
 from wound_jax.training.step import TrainState
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -163,7 +163,7 @@ class Loop:
     def __init__(
         self,
         run: Trainable,
-        config: TrainingConfig,
+        config: TrainingSettings,
         spec: DataSpec,
         folder: Path,
         *,
@@ -194,7 +194,7 @@ class Loop:
         return mean_metrics(_validate(self._run, state))
 
 
-def require_validation(config: TrainingConfig, there_is_any: bool) -> None:
+def require_validation(config: TrainingSettings, there_is_any: bool) -> None:
     """Refuses early stopping without validation cells to judge by.
 
     Raises:
@@ -208,7 +208,7 @@ def require_validation(config: TrainingConfig, there_is_any: bool) -> None:
         )
 
 
-def drive(run: Trainable, config: TrainingConfig, log: _Log, *, resume: bool = False) -> None:
+def drive(run: Trainable, config: TrainingSettings, log: _Log, *, resume: bool = False) -> None:
     """Trains to the end; the log keeps what shall be kept, also on an interrupt.
 
     Args:
@@ -244,7 +244,7 @@ def drive(run: Trainable, config: TrainingConfig, log: _Log, *, resume: bool = F
             raise
 
 
-def _dispatches(start: int, total: int, config: TrainingConfig) -> Iterator[int]:
+def _dispatches(start: int, total: int, config: TrainingSettings) -> Iterator[int]:
     """How many steps each dispatch takes: `steps_per_dispatch`, or 1 where that does not fit."""
     k, most = start, config.steps_per_dispatch
     while k < total:
@@ -271,7 +271,9 @@ def _advance(run: Trainable, state: TrainState, now: list[_Announced]) -> tuple[
     return run.steps(state, run.feed.cells, run.feed.batches([plan for plan, _ in now]))
 
 
-def _keep(run: Trainable, config: TrainingConfig, log: _Log, state: TrainState, step: int) -> None:
+def _keep(
+    run: Trainable, config: TrainingSettings, log: _Log, state: TrainState, step: int
+) -> None:
     """What the rhythm of the run asks for after a step: metrics written, validation, states."""
     validate = step % config.val_every == 0 or step == run.total_steps
     if validate or step % config.log_every == 0:

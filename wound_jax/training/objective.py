@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from wound_jax.arrays import Parameters, PerSet, Scalar
-from wound_jax.config.schema import VelocityConfig
-from wound_jax.losses import SetLoss, SetLossValue
+from wound_jax.losses.registry import SetLoss, SetLossValue
+from wound_jax.losses.settings import VelocitySettings
 from wound_jax.losses.velocity import (
     Drift,
     alignment_loss,
@@ -113,7 +113,7 @@ class VelocityTerm:
             source bound).
     """
 
-    config: VelocityConfig
+    config: VelocitySettings
     assign: Callable[..., Drift]
 
     def __call__(

@@ -1,4 +1,4 @@
-"""The optimiser: one clip over all trainable gradients, then Adam or AdamW per label.
+"""The optimiser: one clip over all trainable gradients, then Adam, AdamW or your own per label.
 
 `optax.multi_transform` gives each label its own rate and decay. Only trainable leaves ever reach
 it, so the clip and the logged norm see what trains and nothing else (clipping by the norm of
@@ -6,15 +6,57 @@ frozen gradients too measured 2.06 where 0.77 was right).
 """
 
 from collections.abc import Hashable
+from typing import Protocol, cast, runtime_checkable
 
 import optax
 
-from wound_jax.config.schema import TrainingConfig
+from wound_jax.training.settings import OPTIMIZERS, AdamTraining, AdamWTraining, TrainingSettings
 
 NOT_DECAYED = ("no_decay", "mhc_no_decay")
 
 
-def make_schedule(config: TrainingConfig, total_steps: int) -> optax.Schedule:
+register_optimizer = OPTIMIZERS.register
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """An optimiser: a class of training settings, registered, that makes the transformation."""
+
+    def transform(
+        self, rate: optax.ScalarOrSchedule, *, decays: bool
+    ) -> optax.GradientTransformation:
+        """The transformation for the parameters of one label.
+
+        Args:
+            rate: their learning rate.
+            decays: whether weight decay, where there is one, acts on them.
+        """
+        ...
+
+
+@register_optimizer("adam")
+class Adam(AdamTraining):
+    """Adam."""
+
+    def transform(
+        self, rate: optax.ScalarOrSchedule, *, decays: bool
+    ) -> optax.GradientTransformation:
+        """Adam, which decays nothing."""
+        return optax.adam(rate)
+
+
+@register_optimizer("adamw")
+class AdamW(AdamWTraining):
+    """Adam with decoupled weight decay."""
+
+    def transform(
+        self, rate: optax.ScalarOrSchedule, *, decays: bool
+    ) -> optax.GradientTransformation:
+        """AdamW."""
+        return optax.adamw(rate, weight_decay=self.weight_decay if decays else 0.0)
+
+
+def make_schedule(config: TrainingSettings, total_steps: int) -> optax.Schedule:
     """The learning rate at each step: linear warm-up, then constant or cosine to zero."""
     rate, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
@@ -30,7 +72,7 @@ def make_schedule(config: TrainingConfig, total_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: TrainingConfig, labels: dict[str, str], schedule: optax.Schedule
+    config: TrainingSettings, labels: dict[str, str], schedule: optax.Schedule
 ) -> optax.GradientTransformation:
     """The optimiser over the trainable parameters.
 
@@ -51,10 +93,9 @@ def make_optimizer(
 
 
 def _label_optimizer(
-    config: TrainingConfig, label: str, schedule: optax.Schedule
+    config: TrainingSettings, label: str, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
     factor = config.lora_b_multiplier if label == "lora_b" else 1.0
     rate = schedule if factor == 1.0 else lambda step: factor * schedule(step)
-    if config.optimizer == "adam":
-        return optax.adam(rate)
-    return optax.adamw(rate, weight_decay=0.0 if label in NOT_DECAYED else config.weight_decay)
+    optimizer = cast(Optimizer, OPTIMIZERS.build(config))
+    return optimizer.transform(rate, decays=label not in NOT_DECAYED)

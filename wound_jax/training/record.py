@@ -11,11 +11,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from wound_jax.config.load import dump_config
+from wound_jax.config.plugins import changed_plugins
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.source import describe_source
@@ -46,7 +47,7 @@ def record_start(folder: Path, config: RunConfig, data: PreparedData, run: Train
     table = split_table(data.split, data.cells.annotations)
     (folder / "split.txt").write_text(table + "\n")
     devices, source = run.devices.mesh.devices.flat, describe_source(config.data)
-    write_provenance(folder, new_provenance(data.fingerprint, source, devices))
+    write_provenance(folder, new_provenance(data.fingerprint, source, devices, config.plugins))
     parameters = parameter_table(run.model.parameters, run.model.labels)
     (folder / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
     return parameters
@@ -91,15 +92,19 @@ def require_same_data(folder: Path, fingerprint: str) -> None:
         )
 
 
-def new_provenance(fingerprint: str, data: str, devices: Iterable[Any]) -> dict[str, Any]:
+def new_provenance(
+    fingerprint: str, data: str, devices: Iterable[Any], plugins: Sequence[str]
+) -> dict[str, Any]:
     """Provenance of a run that starts now.
 
     Args:
         fingerprint: digest of the data.
         data: what the data are, in words (a path, or the synthetic set).
         devices: the jax devices of the run.
+        plugins: modules that its config names.
     """
-    return {**_session(devices), "data": data, "data_fingerprint": fingerprint}
+    recorded = {"data": data, "data_fingerprint": fingerprint, "plugins": plugin_records(plugins)}
+    return {**_session(devices), **recorded}
 
 
 def write_provenance(folder: Path, record: dict[str, Any]) -> None:
@@ -120,6 +125,19 @@ def read_provenance(folder: Path) -> dict[str, Any]:
             "run again with --config."
         )
     return json.loads(path.read_text())
+
+
+def warn_of_changed_plugins(folder: Path, plugins: Sequence[str]) -> None:
+    """Says on stderr which plug-ins of a run are no longer the code that it was trained with."""
+    if not (folder / "provenance.json").is_file():
+        return
+    changed = changed_plugins(read_provenance(folder).get("plugins", []), plugins)
+    if changed:
+        print(
+            f"warning: {', '.join(changed)} changed since {folder} was trained with it; what it "
+            "registers may act otherwise now.",
+            file=sys.stderr,
+        )
 
 
 def _session(devices: Iterable[Any]) -> dict[str, Any]:

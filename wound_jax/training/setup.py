@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from wound_jax.config.schema import RunConfig, TrainingConfig
+from wound_jax.config.schema import RunConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.sets import SetPlan
 from wound_jax.devices.mesh import Devices, make_devices, per_device, place
-from wound_jax.losses import loss_options, make_loss
+from wound_jax.losses.registry import build_loss
 from wound_jax.losses.velocity import CELLS_OF_SOURCE, assign_velocity
 from wound_jax.models.build import Model, build_model
 from wound_jax.models.partition import partition
 from wound_jax.training.batch import Batch, Feed
 from wound_jax.training.objective import Objective, VelocityTerm
 from wound_jax.training.optimizer import make_optimizer, make_schedule
+from wound_jax.training.settings import TrainingSettings
 from wound_jax.training.step import (
     TrainState,
     compile_eval_step,
@@ -35,8 +36,7 @@ def make_feed(config: RunConfig, data: PreparedData, devices: Devices) -> Feed:
 
 def build_objective(config: RunConfig, graphdef: nnx.GraphDef, devices: Devices) -> Objective:
     """What a run minimises; losses of sets run on the device the sets lie on."""
-    loss, velocity = config.loss, config.velocity
-    options = {name: getattr(loss, name) for name in loss_options(loss.name)}
+    velocity = config.velocity
     term = None
     if velocity.enable:
         assign = partial(
@@ -45,7 +45,7 @@ def build_objective(config: RunConfig, graphdef: nnx.GraphDef, devices: Devices)
         term = VelocityTerm(velocity, per_device(assign, devices))
     return Objective(
         graphdef=graphdef,
-        loss=per_device(make_loss(loss.name, **options), devices),
+        loss=per_device(build_loss(config.loss), devices),
         decoder_weight=config.model.decoder.weight,
         velocity=term,
     )
@@ -146,7 +146,7 @@ class Run:
         return [self.feed.batch(batch) for batch in plans]
 
 
-def _total_steps(training: TrainingConfig, batches_per_epoch: int) -> int:
+def _total_steps(training: TrainingSettings, batches_per_epoch: int) -> int:
     limits = [training.max_steps]
     if training.max_epochs is not None:
         limits.append(training.max_epochs * batches_per_epoch)

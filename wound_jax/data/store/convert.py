@@ -18,6 +18,7 @@ from wound_jax.data.cells import CellDigest
 from wound_jax.data.fit import training_labels
 from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr
 from wound_jax.data.preprocess import Preprocessing, PreprocessingFit
+from wound_jax.data.settings import file_path
 from wound_jax.data.source import (
     BackedCells,
     Matrix,
@@ -52,7 +53,7 @@ def convert(config: RunConfig, output: Path, *, progress: bool = True) -> Store:
     Raises:
         UserError: anything about the file, the columns, the split or the scale that does not fit.
     """
-    path = str(config.data.path)
+    path = file_path(config.data)
     with open_h5ad(path) as file:
         if is_store(file):
             raise UserError(f"{path} is a training store already; give the file it came from.")
@@ -130,7 +131,7 @@ class _Conversion:
     def _record(self, preprocessing: Preprocessing, digest: str, lowest: float) -> StoreRecord:
         data = self._config.data
         return StoreRecord(
-            source=str(data.path),
+            source=file_path(data),
             input=data.input,
             preprocess=data.preprocess,
             n_hvg=data.n_hvg,

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem, write_elem
 
-from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import CellDigest
 from wound_jax.data.preprocess import Preprocessing
+from wound_jax.data.settings import DataSettings
 from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad, read_labels
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import SparseRows
@@ -60,7 +60,7 @@ class StoreRecord:
     fingerprint: str
     version: int = _VERSION
 
-    def problems(self, data: DataConfig) -> list[str]:
+    def problems(self, data: DataSettings) -> list[str]:
         """What a config asks for that the store does not hold, one line each."""
         asked = {"input": data.input, "preprocess": data.preprocess, "n_hvg": data.n_hvg}
         asked["exclude"] = plain_exclude(data)
@@ -96,7 +96,7 @@ class Store:
         return Preprocessing(record.preprocess, self.genes, record.normalisation_genes)
 
 
-def plain_exclude(data: DataConfig) -> dict[str, list[str]]:
+def plain_exclude(data: DataSettings) -> dict[str, list[str]]:
     """`data.exclude` as it is written down."""
     return {column: sorted(values) for column, values in sorted(data.exclude.items())}
 

@@ -17,6 +17,7 @@ from wound_jax.data.fit import (
     training_labels,
 )
 from wound_jax.data.scalars import read_scalars
+from wound_jax.data.settings import file_path
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store.files import CONVERT, Store, labels_digest, open_store, training_digest
@@ -37,7 +38,7 @@ def prepare_store(config: RunConfig, spec: DataSpec | None = None) -> PreparedDa
             cells, or for another model.
     """
     data = config.data
-    store = open_store(str(data.path))
+    store = open_store(file_path(data))
     annotations = read_annotations(store.obs, data)
     require_control(annotations, data.control)
     split = make_split(annotations, data.control, config.split)

@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Bool, Float
 
-from wound_jax.config.schema import SyntheticConfig
+from wound_jax.data.settings import SyntheticSettings
 from wound_jax.data.synthetic import measure
 from wound_jax.data.synthetic.cells import COUNTS_PER_GENE, Cells, draw_cells
 from wound_jax.data.synthetic.design import BURN, DAYS, MICE, SHAM, Ingredient, stream
@@ -76,7 +76,7 @@ class SyntheticWound:
     truth: SyntheticTruth
 
 
-def simulate(config: SyntheticConfig) -> SyntheticWound:
+def simulate(config: SyntheticSettings) -> SyntheticWound:
     """Simulates burnt and sham skin of mice, deterministic in the configuration.
 
     Args:
@@ -185,7 +185,7 @@ class _Lab:
         }
 
 
-def _lab(config: SyntheticConfig) -> _Lab:
+def _lab(config: SyntheticSettings) -> _Lab:
     tissue = measure.draw_tissue(config.n_genes, config.mouse_sd, config.effect_scale, config.seed)
     typical_count = tissue.typical().share.mean(axis=0) * COUNTS_PER_GENE * config.n_genes
     return _Lab(

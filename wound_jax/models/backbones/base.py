@@ -2,19 +2,23 @@
 
 Each sublayer F (attention and perceptron alternate; each holds its own pre-norm) is joined to the
 residual, plainly as `x <- x + F(x)` or by mHC (`wound_jax.models.residual`); a norm ends the stack.
-A family says which sublayers and norm it uses and which of its projections LoRA adapts.
+A family says which sublayers and norm it uses and which of its projections LoRA adapts; a backbone
+is a class of model settings under `register_backbone` whose method `family` gives it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
 
 from wound_jax.arrays import CellHidden, CellMask, Scalar
-from wound_jax.config.schema import ModelConfig
 from wound_jax.models.residual import Maps, make_residual, watch
+from wound_jax.models.settings import BACKBONES, ModelSettings
+
+register_backbone = BACKBONES.register
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,20 @@ class BackboneFamily:
     lora_mlp_targets: tuple[str, ...]
 
 
+@runtime_checkable
+class HasFamily(Protocol):
+    """A backbone: a class of model settings, registered, that says what it is built of."""
+
+    def family(self) -> BackboneFamily:
+        """Its sublayers, norm and LoRA targets."""
+        ...
+
+
+def backbone_family(config: ModelSettings) -> BackboneFamily:
+    """The backbone family that a model's settings choose."""
+    return cast(HasFamily, BACKBONES.build(config)).family()
+
+
 class Block(nnx.Module):
     """One layer: an attention sublayer and a perceptron sublayer."""
 
@@ -52,7 +70,7 @@ class Backbone(nnx.Module):
     """The stack of blocks: `[sets, cells, hidden] -> [sets, cells, hidden]`."""
 
     def __init__(
-        self, family: BackboneFamily, config: ModelConfig, dtype: jnp.dtype, *, rngs: nnx.Rngs
+        self, family: BackboneFamily, config: ModelSettings, dtype: jnp.dtype, *, rngs: nnx.Rngs
     ):
         self.blocks = nnx.List(
             [
@@ -86,7 +104,7 @@ def normal(std: float):
     return nnx.initializers.normal(std)
 
 
-def head_dim(config: ModelConfig) -> int:
+def head_dim(config: ModelSettings) -> int:
     """Width of one attention head."""
     return config.hidden_dim // config.heads
 

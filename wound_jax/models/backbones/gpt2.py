@@ -10,10 +10,16 @@ from flax import nnx
 from jaxtyping import Array
 
 from wound_jax.arrays import CellHidden, CellMask
-from wound_jax.config.schema import ModelConfig
-from wound_jax.models.backbones.base import BackboneFamily, head_dim, norm_in_float32, normal
+from wound_jax.models.backbones.base import (
+    BackboneFamily,
+    head_dim,
+    norm_in_float32,
+    normal,
+    register_backbone,
+)
 from wound_jax.models.layers import LayerNorm, attend, linear
 from wound_jax.models.lora import project
+from wound_jax.models.settings import Gpt2Model, ModelSettings
 
 
 def layer_norm(hidden: int, rngs: nnx.Rngs) -> LayerNorm:
@@ -33,7 +39,7 @@ def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs, std: float) -> nnx.
     return linear(fan_in, fan_out, dtype=dtype, rngs=rngs, kernel_init=normal(std), bias_init=zeros)
 
 
-def _residual_std(config: ModelConfig) -> float:
+def _residual_std(config: ModelSettings) -> float:
     """0.02 / sqrt(2 layers): keeps the variance of the residual stream at initialisation."""
     return 0.02 / (2 * config.layers) ** 0.5
 
@@ -41,7 +47,7 @@ def _residual_std(config: ModelConfig) -> float:
 class Attention(nnx.Module):
     """Self-attention among the cells of a set, with its pre-norm."""
 
-    def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelSettings, dtype: jnp.dtype, rngs: nnx.Rngs):
         hidden = config.hidden_dim
         self.norm = layer_norm(hidden, rngs)
         self.c_attn = _dense(hidden, 3 * hidden, dtype, rngs, 0.02)
@@ -62,7 +68,7 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """Two linear maps with tanh-approximated GELU between them, with their pre-norm."""
 
-    def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: ModelSettings, dtype: jnp.dtype, rngs: nnx.Rngs):
         hidden, width = config.hidden_dim, config.mlp_dim or 4 * config.hidden_dim
         self.norm = layer_norm(hidden, rngs)
         self.c_fc = _dense(hidden, width, dtype, rngs, 0.02)
@@ -74,11 +80,17 @@ class Mlp(nnx.Module):
         return project(self.c_proj, _gelu(wide), rngs)
 
 
-# PEFT matches targets by suffix, so "c_proj" adapts the attention's and the perceptron's.
-FAMILY = BackboneFamily(
-    attention=Attention,
-    mlp=Mlp,
-    norm=layer_norm,
-    lora_targets=("c_attn", "c_proj"),
-    lora_mlp_targets=("c_fc",),
-)
+@register_backbone("gpt2")
+class Gpt2(Gpt2Model):
+    """GPT-2 blocks."""
+
+    def family(self) -> BackboneFamily:
+        """Its sublayers, norm and LoRA targets."""
+        # PEFT matches targets by suffix, so "c_proj" adapts the attention's and the perceptron's.
+        return BackboneFamily(
+            attention=Attention,
+            mlp=Mlp,
+            norm=layer_norm,
+            lora_targets=("c_attn", "c_proj"),
+            lora_mlp_targets=("c_fc",),
+        )

@@ -10,10 +10,16 @@ from flax import nnx
 from jaxtyping import Array
 
 from wound_jax.arrays import CellHidden, CellMask
-from wound_jax.config.schema import ModelConfig
-from wound_jax.models.backbones.base import BackboneFamily, head_dim, norm_in_float32, normal
+from wound_jax.models.backbones.base import (
+    BackboneFamily,
+    head_dim,
+    norm_in_float32,
+    normal,
+    register_backbone,
+)
 from wound_jax.models.layers import RMSNorm, attend, linear
 from wound_jax.models.lora import project
+from wound_jax.models.settings import LlamaModel
 
 
 def rms_norm(hidden: int, rngs: nnx.Rngs) -> RMSNorm:
@@ -35,7 +41,7 @@ def _dense(fan_in: int, fan_out: int, dtype, rngs: nnx.Rngs) -> nnx.Linear:
 class Attention(nnx.Module):
     """Grouped-query self-attention among the cells of a set, with its pre-norm."""
 
-    def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: LlamaModel, dtype: jnp.dtype, rngs: nnx.Rngs):
         hidden, width = config.hidden_dim, head_dim(config)
         kv_width = (config.kv_heads or config.heads) * width
         self.norm = rms_norm(hidden, rngs)
@@ -59,7 +65,7 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """The gated perceptron `down(silu(gate(x)) * up(x))`, with its pre-norm."""
 
-    def __init__(self, config: ModelConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: LlamaModel, dtype: jnp.dtype, rngs: nnx.Rngs):
         hidden, width = config.hidden_dim, config.mlp_dim or 4 * config.hidden_dim
         self.norm = rms_norm(hidden, rngs)
         self.gate_proj = _dense(hidden, width, dtype, rngs)
@@ -73,10 +79,16 @@ class Mlp(nnx.Module):
         return project(self.down_proj, _gated(gate, up), rngs)
 
 
-FAMILY = BackboneFamily(
-    attention=Attention,
-    mlp=Mlp,
-    norm=rms_norm,
-    lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
-    lora_mlp_targets=("gate_proj", "up_proj", "down_proj"),
-)
+@register_backbone("llama")
+class Llama(LlamaModel):
+    """Llama blocks."""
+
+    def family(self) -> BackboneFamily:
+        """Its sublayers, norm and LoRA targets."""
+        return BackboneFamily(
+            attention=Attention,
+            mlp=Mlp,
+            norm=rms_norm,
+            lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+            lora_mlp_targets=("gate_proj", "up_proj", "down_proj"),
+        )

@@ -26,10 +26,10 @@ from wound_jax.baselines.profiles import Examples, Novelty, Profiles
 from wound_jax.baselines.rules import FittedDelta, named_rule
 from wound_jax.baselines.stacked_linear import StackedLinear
 from wound_jax.baselines.training import Components, Learnt
-from wound_jax.config.schema import DataConfig, PredictionConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import PreparedData, match_labels
 from wound_jax.data.groups import make_groups, timepoint_or_none
+from wound_jax.data.settings import DataSettings
 from wound_jax.data.store.rows import Rows, Table
 from wound_jax.data.strata import PlannedStratum, Stratum
 from wound_jax.errors import UserError
@@ -37,6 +37,7 @@ from wound_jax.prediction.calibration.across_genes import AcrossGenes
 from wound_jax.prediction.calibration.blend import Blend, Cells, Members, Weights, blend
 from wound_jax.prediction.calibration.round_to_counts import ROUNDING_SEED, rounded_to_counts
 from wound_jax.prediction.calibration.shrink_controls import ShrunkControls
+from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import Predict
 
 FILE = "calibration.npz"
@@ -83,7 +84,7 @@ class Calibration:
     @classmethod
     def fit(
         cls,
-        settings: PredictionConfig,
+        settings: PredictionSettings,
         taught: Taught,
         network: Predict,
         validation: Sequence[PlannedStratum] = (),
@@ -154,7 +155,12 @@ class Calibration:
         return predict
 
     def apply_to_table(
-        self, data: DataConfig, labels: Annotations, real: Rows, predicted: Table, perturbation: str
+        self,
+        data: DataSettings,
+        labels: Annotations,
+        real: Rows,
+        predicted: Table,
+        perturbation: str,
     ) -> None:
         """Finishes predicted cells that may lie on disk, in place.
 
@@ -196,7 +202,7 @@ def moved_across_genes(genes: AcrossGenes, *, non_negative: bool) -> Predict:
 
 
 def load_calibration(
-    folder: Path, settings: PredictionConfig, perturbation: str, control: str
+    folder: Path, settings: PredictionSettings, perturbation: str, control: str
 ) -> Calibration:
     """The calibration that the config of a run asks for, to predict one perturbation.
 
