@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wound_jax.config.load import dump_config
-from wound_jax.config.plugins import changed_plugins
+from wound_jax.config.plugins import changed_plugins, plugin_records
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.source import describe_source
