@@ -11,6 +11,7 @@ import pytest
 import shrunk_runs
 
 from wound_jax import evaluate, predict, train
+from wound_jax.config.keys import value_at
 from wound_jax.data.prepare import prepare
 from wound_jax.data.strata import Stratum, plan_strata
 from wound_jax.data.synthetic import simulate
@@ -43,7 +44,7 @@ def trained(tmp_path_factory):
     more = ["data.synthetic.n_cells=2400", f"run_dir={folder / 'run'}"]
     assert train.main([*arguments, *AFTER, *more]) == 0
     config = load_run(folder / "run").config
-    simulate(config.data.synthetic).adata.write_h5ad(folder / "cells.h5ad")
+    simulate(value_at(config, "data.synthetic")).adata.write_h5ad(folder / "cells.h5ad")
     return folder
 
 

@@ -19,13 +19,13 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float
 
 from wound_jax.arrays import HostOrDevice
-from wound_jax.config.schema import VelocityConfig
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.seeding import Use, stream
 from wound_jax.data.source import Matrix, is_gene_matrix, layer_names, matrix
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split
 from wound_jax.errors import UserError
+from wound_jax.losses.settings import VelocitySettings
 
 GENE_VELOCITY = "layers/velocity"
 GENES_COLUMN = "velocity_genes"
@@ -104,7 +104,7 @@ def read_velocity(adata: ad.AnnData, key: str, confidence: str | None = CONFIDEN
 
 
 def run_velocity(
-    adata: ad.AnnData, annotations: Annotations, spec: DataSpec, config: VelocityConfig, seed: int
+    adata: ad.AnnData, annotations: Annotations, spec: DataSpec, config: VelocitySettings, seed: int
 ) -> VelocityData:
     """The velocity of all cells of a run, in the basis of the model's input, shuffled if asked to.
 

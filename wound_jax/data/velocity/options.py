@@ -9,8 +9,8 @@ import anndata as ad
 import pandas as pd
 
 from wound_jax import cli
-from wound_jax.config.schema import DataConfig
 from wound_jax.data.annotations import read_annotations
+from wound_jax.data.settings import DataSettings
 from wound_jax.data.source import is_gene_matrix
 from wound_jax.data.velocity.estimate import Engine
 from wound_jax.data.velocity.graph import SCALE, matrix_key
@@ -32,7 +32,7 @@ _OF_PSEUDOTIME = (
     "pert_col", "control", "cell_type_col", "leave_out", "scheme", "neighbours_in", "preprocess",
 )  # fmt: skip
 _PREPROCESS = ("none", "log1p_cp10k")
-_DATA, _NULL = DataConfig(), NullOptions()
+_DATA, _NULL = DataSettings(), NullOptions()
 
 _ADD: dict[str, dict[str, Any]] = {
     "--input": {"type": Path, "required": True, "help": "h5ad file"},
@@ -216,7 +216,7 @@ def labels_of(adata: ad.AnnData, args: argparse.Namespace) -> pd.DataFrame:
     Raises:
         UserError: a column is missing or not filled in, or no cell carries the control label.
     """
-    config = DataConfig(
+    config = DataSettings(
         pert_col=args.pert_col,
         control=args.control,
         cell_type_col=args.cell_type_col,
