@@ -81,7 +81,7 @@ def test_only_the_matrices_that_are_needed_are_read(path):
     assert read.X is None
     assert (layer_names(read), list(read.obsm)) == ([], ["emb"])
     synthetic = {"n_cells": 500, "n_genes": 300, "embedding_dim": 8}
-    config = tiny_config(path, source="synthetic", synthetic=synthetic).data
+    config = tiny_config(None, source="synthetic", synthetic=synthetic).data
     read = open_source(config, {"layers/counts"})
     assert read.X is None
     assert (layer_names(read), list(read.obsm)) == (["counts"], [])

@@ -77,7 +77,12 @@ def tiny_config(
     """The config of a run on tiny cells; without a split by name, replicates are held out."""
     return RunConfig.model_validate(
         {
-            "data": {**COLUMNS, "path": str(path), "cell_set_len": 8, **data},
+            "data": {
+                **COLUMNS,
+                **({} if path is None else {"path": str(path)}),
+                "cell_set_len": 8,
+                **data,
+            },
             "split": split or {"kind": "replicate"},
             "model": {"decoder": {"enable": decoder}},
         }
