@@ -101,7 +101,7 @@ def _fitted(cells: ad.AnnData, engine: Engine) -> ad.AnnData:
             f"no gene has {MIN_SHARED_COUNTS} counts in cells where it was seen both spliced and "
             "unspliced; velocity cannot be estimated from these layers."
         )
-    scv.pp.moments(cells, n_pcs=None, n_neighbors=None)
+    scv.pp.moments(cells, n_pcs=None, n_neighbors=None)  # pyright: ignore[reportArgumentType]
     # scVelo's own default, the stochastic mode, fails in 0.3.4 with numpy 2.4 and later.
     scv.tl.velocity(cells, mode="deterministic")
     if not (cells.var["velocity_r2"] > MIN_R2).any():
