@@ -105,7 +105,7 @@ def test_an_unknown_loss_is_refused_with_the_nearest_name():
             {"relative_epsilon": -1.0},
             "relative_epsilon: got -1.0, expected",
         ),
-        ("sinkhorn", {"threshold": float("nan")}, "expected a number > 0."),
+        ("sinkhorn", {"threshold": float("nan")}, "threshold: got nan, expected a number > 0."),
         ("sinkhorn", {"max_iterations": 0}, "max_iterations: got 0, expected an integer >= 1."),
         ("combined", {"scaling": 1.0}, "scaling: got 1.0, expected a number > 0 and < 1."),
         (

@@ -4,6 +4,7 @@
 stay text, since they are labels of mice and timepoints. What is written is read back equal.
 """
 
+import math
 import re
 import sys
 from typing import Any
@@ -76,6 +77,9 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def inline(value: Any) -> str:
     """A value as YAML on one line, as it could be typed in an override."""
+    if isinstance(value, float) and not math.isfinite(value):
+        # No config holds one: YAML would spell it with a tag.
+        return str(value)
     return to_yaml(value, flow=True).removesuffix("...\n").strip()
 
 
