@@ -13,17 +13,16 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wound_jax.config.load import dump_config
 from wound_jax.config.plugins import changed_plugins, plugin_records
 from wound_jax.config.schema import RunConfig
-from wound_jax.data.cells import PreparedData
-from wound_jax.data.source import describe_source
-from wound_jax.data.splits import split_table
 from wound_jax.errors import UserError
-from wound_jax.models.partition import parameter_table
-from wound_jax.training.loop import Trainable
+
+if TYPE_CHECKING:
+    from wound_jax.data.cells import PreparedData
+    from wound_jax.training.loop import Trainable
 
 PACKAGES = (
     "wound_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "anndata",
@@ -31,7 +30,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def record_start(folder: Path, config: RunConfig, data: PreparedData, run: Trainable) -> dict:
+def record_start(folder: Path, config: RunConfig, data: "PreparedData", run: "Trainable") -> dict:
     """Writes what is known of a run before its first step.
 
     Args:
@@ -44,6 +43,11 @@ def record_start(folder: Path, config: RunConfig, data: PreparedData, run: Train
         How many parameters there are and how many train (`wound_jax.models.partition`).
     """
     (folder / "config.yaml").write_text(dump_config(config))
+    # A plan of runs reads records too, and starts without what it takes to make one.
+    from wound_jax.data.source import describe_source
+    from wound_jax.data.splits import split_table
+    from wound_jax.models.partition import parameter_table
+
     table = split_table(data.split, data.cells.annotations)
     (folder / "split.txt").write_text(table + "\n")
     devices, source = run.devices.mesh.devices.flat, describe_source(config.data)
