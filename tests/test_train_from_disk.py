@@ -131,7 +131,7 @@ def test_a_store_that_changed_under_a_run_is_refused(folder, tmp_path):
     ("change", "message"),
     [
         (["data.input=obsm/A"], "data.input=obsm/A is an embedding: set data.input=X"),
-        (["data.source=synthetic"], "data.source=synthetic is simulated: set data.location="),
+        (["data.source=synthetic"], "data.source=synthetic does not: set data.location="),
         (
             ["velocity.enable=true"],
             "needs the velocities of all cells in memory: set data.location=device",
