@@ -1,18 +1,18 @@
-"""Nothing changes: the baseline that every effect is measured against.
+"""Baselines that are no delta rule: identity, covariate_only, scgen_like, matched displacement.
 
-The mean treated cell of the labels, whatever the control cells are: a collapse probe.
+`Identity`: control cells as they are; e_distance_ratio is 1 for it, and every delta 0.
 
-Owns the one baseline that does not move cells. It is what a decoder can learn that ignores its
-input, and it is constant over the cells of a stratum on purpose:
+`CovariateOnly`: the mean treated cell of the labels, whatever the control cells are, a collapse
+probe. It is the one baseline that does not move cells. It is what a decoder can learn that ignores
+its input, and it is constant over the cells of a stratum on purpose:
 
     predicted_i = mean over training strata of the same (type, timepoint) of mean T
 
 A model that does not beat it on delta correlation uses labels alone; a distance between sets that
 it does well on rewards collapse.
 
-A constant delta in a linear latent space, after scGen (Lotfollahi et al. 2019, Nat. Methods 16).
-
-Owns scGen's arithmetic with principal components in the place of its variational autoencoder
+`ScgenLikeLinear`: a constant delta in a linear latent space (Lotfollahi et al. 2019, Nat. Methods
+16). It is scGen's arithmetic with principal components in the place of its variational autoencoder
 (scGen-like, linear):
 
     delta = mean over types of mean latent T - mean over types of mean latent C
@@ -22,12 +22,10 @@ Cell types count equally, which is the expectation of scGen's balanced sampling 
 either arm; within a type all training cells count equally, over strata. Where scGen decodes the
 whole cell, only delta is decoded here: what the components leave out of a cell stays with the cell.
 
-Each control cell moves as the training control cells nearest to it did.
-
-Owns nearest-neighbour matching. In every training stratum control and treated cells are paired by
-entropic optimal transport (Cuturi 2013, arXiv 1306.0895; solved by ott-jax) with squared distances
-on the training components as cost. With P the plan, the displacement of a control cell leads to
-the mean of its partners,
+`MatchedDisplacement`: each control cell moves as the training control cells nearest to it did. In
+every training stratum control and treated cells are paired by entropic optimal transport (Cuturi
+2013, arXiv 1306.0895; solved by ott-jax) with squared distances on the training components as cost.
+With P the plan, the displacement of a control cell leads to the mean of its partners,
 
     d_j = sum_l P_jl T_l / sum_l P_jl - C_j
 

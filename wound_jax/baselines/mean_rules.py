@@ -1,16 +1,16 @@
-"""Mean deltas of training strata: of all, of a cell type, of a cell type at a timepoint.
+"""Delta rules made of the mean deltas of training strata.
 
-Owns the simplest delta rules. Every training stratum counts equally,
+`global_mean_delta`, `type_mean_delta`, `type_timepoint_mean_delta`: every training stratum counts
+equally,
 
     delta(s) = mean over t in N(s) of delta_t,   N(s): the training strata most like s by label
 
 because the scores average over strata in the same way; weights by cells would let the most
 frequent cell type dictate the delta of all others.
 
-The mean treated cell of the labels, corrected for how the control cells differ from training.
-
-Owns the regression between covariate-only prediction and mean delta. With C_l, T_l the mean cells
-of the training strata most like stratum s by label (as for `type_timepoint_mean_delta`),
+`regressed_mean_delta`: the regression between covariate-only prediction and mean delta. With C_l,
+T_l the mean cells of the training strata most like stratum s by label (as for
+`type_timepoint_mean_delta`),
 
     wanted mean = T_l + slope (mean C_s - C_l),     0 <= slope <= 1
 
@@ -19,9 +19,8 @@ for noise, which it is where cells or replicates are few, and the control cells 
 mean of the treated training cells. Unlike `covariate_only` it keeps the spread of the control
 cells.
 
-The delta as a mean over training strata, weighted by likeness of the control cells.
-
-Owns the kernel regression of Nadaraya (1964) and Watson (1964),
+`kernel_mean_delta`: a mean over training strata weighted by likeness of the control cells, the
+kernel regression of Nadaraya (1964) and Watson (1964),
 
     delta(s) = sum_t w_t delta_t / sum_t w_t,   w_t = exp(-|z_s - z_t|^2 / (2 h^2 m^2))
 

@@ -1,7 +1,7 @@
-"""Kernel ridge regression of the deltas with an unpenalised offset, as weights of training deltas.
+"""Delta rules made of regressions over the training strata.
 
-Owns the linear system behind the ridge and the additive baseline. With the kernel K of the training
-strata and k between wanted and training strata,
+The ridge and the additive rule solve one linear system (`smoothing_weights`). With the kernel K of
+the training strata and k between wanted and training strata,
 
     [ K + penalty I   1 ] [A]   [Y]
     [ 1'              0 ] [b] = [0],     delta(wanted) = k A + b
@@ -9,18 +9,14 @@ strata and k between wanted and training strata,
 which is ridge regression on features Z with K = Z Z' (Saunders, Gammerman and Vovk 1998, Ridge
 regression learning algorithm in dual variables) and leaves the offset b without penalty.
 
-The delta as a sum of a term for the cell type and a term for the timepoint.
-
-Owns the additive model of one-hot labels, for each perturbation on its own,
+`additive_ridge`: the additive model of one-hot labels, for each perturbation on its own,
 
     delta(type, timepoint) = offset + u_type + v_timepoint
 
 fitted by ridge regression over the training strata, the offset without penalty. A type or timepoint
 that training lacks has no term. It predicts a combination that training lacks from its parts.
 
-The delta of a gene as a linear function of the gene's own control expression.
-
-Owns one small regression for each gene g over the training strata s,
+`gene_wise`: one small regression for each gene g over the training strata s,
 
     delta_sg = a_g + b_g C_sg,     b_g = S_xy / (S_xx + penalty S)
 
@@ -28,23 +24,20 @@ with S_xx, S_xy the gene's sums of squares and products about its means over str
 of S_xx over genes. An infinite penalty is the global mean delta; a slope of -1 says that treated
 cells are alike whatever the control cells are.
 
-The delta by partial least squares on the principal components of the mean control cell.
-
-Owns PLS regression (Wold, Sjostrom and Eriksson 2001, Chemom. Intell. Lab. Syst. 58, 109-130).
-With X the centred control means of the training strata and Y their centred deltas, one direction
-after the other,
+`pls_pca`: PLS regression (Wold, Sjostrom and Eriksson 2001, Chemom. Intell. Lab. Syst. 58,
+109-130). With X the centred control means of the training strata and Y their centred deltas, one
+direction after the other,
 
     w = argmax |Y' X w|, |w| = 1,     t = X w,     X <- X - t t' X / t't,
 
 and the delta is the regression of Y on the first few t, which are orthogonal. No direction is the
 global mean delta. Directions of control means that no delta goes along with come last.
 
-The delta as a linear function of the mean control cell.
-
-Owns ridge regression on principal components, z = PCA(mean C), delta = z W + b, one row a training
-stratum. It reaches cell types without treated training cells, where related types delta alike; an
-infinite penalty is the global mean delta. Published as "linear on PCA": delta correlation .780 on
-held-out types of an interferon-beta blood set, above a set transformer's .642 on the same split.
+`ridge_pca`: ridge regression on principal components, z = PCA(mean C), delta = z W + b, one row a
+training stratum. It reaches cell types without treated training cells, where related types have
+like deltas; an infinite penalty is the global mean delta. Published as "linear on PCA": delta
+correlation .780 on held-out types of an interferon-beta blood set, above a set transformer's .642
+on the same split.
 """
 
 import itertools

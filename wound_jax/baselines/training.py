@@ -1,20 +1,17 @@
-"""What the delta rules keep of the training strata: their means, without the cells.
+"""Training strata as baselines learn from them: components, means, and means of parts.
 
-Owns `Learnt`, all that a fitted rule needs to predict, and the components it sees strata on.
+`Learnt` is all that a fitted rule needs to predict, and the components it sees strata on.
 
-Each training stratum dealt into parts of its replicates, as means of the parts.
+`PartSums` are the stand-in for new replicates of a known stratum. The replicates of an arm are
+dealt into at most four parts in the order of their names, the same replicate into the same part in
+all strata; where the design is paired, control and treated cells of a replicate fall into one part.
+Cells are dealt instead where an arm has one replicate in all or some stratum names none, which
+understates how much replicates differ.
 
-Owns the stand-in for new replicates of a known stratum. The replicates of an arm are dealt into at
-most four parts in the order of their names, the same replicate into the same part in all strata;
-where the design is paired, control and treated cells of a replicate fall into one part. Cells are
-dealt instead where an arm has one replicate in all or some stratum names none, which understates
-how much replicates differ.
-
-Training strata, and what several baselines derive from them, derived once.
-
-Owns the principal components of the training cells, the means of the strata, and the record of
-results that baselines share. Cells of both arms are taken for the components, equally many of each
-arm of each stratum, so that a frequent cell type does not decide the axes alone.
+`Training` derives once what several baselines ask for: the principal components of the training
+cells, the means of the strata, and the record of results that baselines share. Cells of both arms
+are taken for the components, equally many of each arm of each stratum, so that a frequent cell type
+does not decide the axes alone.
 """
 
 import zlib

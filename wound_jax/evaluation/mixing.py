@@ -1,12 +1,10 @@
-"""One map of real and predicted cells: UMAP fitted on the real cells alone.
+"""Mixing of predicted and treated cells: one map, and the numbers that a map cannot give.
 
-UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) is fitted on real control and treated
-cells, and predictions are projected into it: fitted together, predictions would shape the map they
-are judged on. Distances on the map are not to scale.
+The map, UMAP (McInnes, Healy and Melville 2018, arXiv 1802.03426) is fitted on real control and
+treated cells, and predictions are projected into it: fitted together, predictions would shape the
+map they are judged on. Distances on the map are not to scale.
 
-How well predicted cells mix with treated ones: numbers beside the map.
-
-For each stratum, with equally many predicted cells P and treated cells T:
+The numbers: for each stratum, with equally many predicted cells P and treated cells T:
 
     knn_mixing      the smaller of two shares: treated cells among the k nearest neighbours of a
                     predicted cell, and predicted ones among those of a treated cell; n / (2n - 1)

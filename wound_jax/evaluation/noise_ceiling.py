@@ -1,4 +1,4 @@
-"""What real replicates reach: measured treated cells scored as if they had been predicted.
+"""Noise ceiling: measured treated cells of real replicates, scored as if they were predicted.
 
 Owns the ceiling of a stratum. Two kinds, in order of preference:
 
@@ -6,7 +6,7 @@ Owns the ceiling of a stratum. Two kinds, in order of preference:
   as far as training has them, against the stratum's treated cells;
 - "split-half": half of the stratum's treated cells against the other half, by replicate where there
   are two or more, else by cell, averaged over several splits. A half is a noisier measurement than
-  the whole, so correlations of changes are corrected for length (Spearman 1910 and Brown 1910, Br.
+  the whole, so correlations of deltas are corrected for length (Spearman 1910 and Brown 1910, Br.
   J. Psychol. 3),
 
       r_whole = 2 r_half / (1 + r_half),
@@ -37,7 +37,7 @@ Score = Callable[[list[Stratum], list[np.ndarray]], list[dict[str, float]]]
 SPEARMAN_BROWN = frozenset(
     {"pearson_delta", "pearson_delta_top100", "pearson_delta_residual", "cosine_delta"}
 )
-# Cells of other replicates that make a replicate, and of replicates that make a half.
+# Cells of other replicates that are enough to stand for a prediction, and cells of a half.
 _MIN_CELLS = 10
 # Treated cells that can be cut into two halves with a distance within each.
 _MIN_TO_HALVE = 4

@@ -1,16 +1,16 @@
-"""The partition of the parameters: one label each, by the first rule that matches its path.
+"""Parameter labels: one each, by the first rule that matches its path; and the table of them.
 
-    frozen     backbone weights under LoRA: no gradient is computed for them
-    lora_a, lora_b   adapters; B apart so that LoRA+ can give it its own rate (arXiv 2402.12354)
-    backbone   backbone weights without LoRA
-    mhc, mhc_no_decay   hyper-connections: projections; gates and offsets. They train under LoRA too
-    head       encoders, embeddings, projection, decoder
-    no_decay   offsets and norms that train
+    frozen             backbone weights under LoRA: no gradient is computed for them
+    lora_a, lora_b     adapters; B apart so that LoRA+ can give it its own rate (arXiv 2402.12354)
+    backbone           backbone weights without LoRA
+    mhc, mhc_no_decay  hyper-connections: projections; gates and offsets. They train under LoRA too
+    head               encoders, embeddings, projection, decoder
+    no_decay           offsets and norms that train
+
 A parameter that no rule matches is an error: nothing trains, or stays frozen, by accident.
 
-How many parameters there are and how many train, per label, backbone and heads apart.
-
-The published "1.68 % trainable" counted the backbone alone; here both counts stand side by side.
+The table counts parameters, in all and trainable, per label, backbone and heads apart: the
+published "1.68 % trainable" counted the backbone alone; here both counts stand side by side.
 """
 
 import re

@@ -1,17 +1,16 @@
-"""Which genes the treatment moves, with replicates as the sample.
+"""Differential expression over replicates, and the interval of a further replicate.
 
-The mean cell of each replicate is one observation, so that n is the number of replicates and not of
-cells. As replicates are few, the variance of a gene is moderated by those of all genes (Smyth 2004,
-Stat Appl Genet Mol Biol 3:3):
+Which genes does the treatment move? The pseudobulk of each replicate is one observation, so that n
+is the number of replicates and not of cells. As replicates are few, the variance of a gene is
+moderated by those of all genes (Smyth 2004, Stat Appl Genet Mol Biol 3:3):
 
     s~^2 = (d0 s0^2 + d s^2) / (d0 + d),   t = difference / (s~ sqrt(v)),   d0 + d degrees
 
 with d0 and s0^2 fitted to all genes' variances, v = 1/n_T + 1/n_C. Where both arms come from
 the same replicates it is their differences that are tested, v = 1/n.
 
-Where the change of a further replicate would lie, from the replicates there are.
-
-Replicates of one timepoint are few (one to three), so their spread is pooled over the timepoints t:
+Where would the delta of a further replicate lie? Replicates of one timepoint are few (one to
+three), so their spread is pooled over the timepoints t:
 
     s^2 = sum_t sum_a (x_ta - mean_t)^2 / df,   df = sum_t (n_t - 1)
     interval_t = mean_t +- q s sqrt(1 + 1 / n_t),   q the quantile of Student's t with df

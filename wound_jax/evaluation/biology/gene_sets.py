@@ -1,19 +1,16 @@
-"""Which labels of a data set mean which family of cell types.
+"""Inputs of the biological criteria: gene lists, families of cell types, replicates of a stratum.
 
-A label is cut into words at everything that is no letter or digit, plural or not, in any case:
+Families: a label is cut into words at everything that is no letter or digit, plural or not, in any
+    case:
 
     "CD14+ Monocytes" -> cd14, monocytes -> monocyte;   "Mono/Mac" -> monocyte and macrophage
 
 A label belongs to a family when one of its words is a name of that family. Where a data set's
 labels read otherwise, its labels are given by hand.
 
-The frozen gene lists of the biological criteria, each with its source and its sign.
-
-Symbols and sources stand in one place, `MARKERS`; here is which sets are judged, in which cell
-types, and which way a wound moves them. Lists are frozen before a model is scored: a list chosen
-after looking at predictions proves nothing.
-
-What the criteria are given: strata, one prediction for each, and the names of the genes.
+Gene lists, each with its source and its sign: symbols and sources stand in one place, `MARKERS`;
+here is which sets are judged, in which cell types, and which way a wound moves them. Lists are
+frozen before a model is scored: a list chosen after looking at predictions proves nothing.
 """
 
 import re

@@ -1,4 +1,6 @@
-"""Score of a gene list: mean of its genes minus mean of control genes of like expression.
+"""Macrophage polarisation: do predicted macrophages move as those of the replicates do?
+
+The score of a gene list is the mean of its genes minus that of control genes of like expression:
 
     score(cell) = mean_{g in list} x_g - mean_{g in control genes} x_g
 
@@ -6,8 +8,6 @@ As `scanpy.tl.score_genes` 1.11 (Satija et al. 2015, Nat Biotechnol 33:495): gen
 bins by their mean, and control genes are drawn from the bins of the list. Here the bins and the
 draw are those of real control cells, and the same genes then serve real and predicted cells: drawn
 anew from predicted cells they would hide a delta that moves all genes.
-
-Macrophage polarisation: do predicted macrophages move as those of the replicates do.
 
 For each score (pro-inflammatory, repair), macrophage type and timepoint:
 

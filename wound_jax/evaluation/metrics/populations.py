@@ -4,7 +4,7 @@ Distances are taken between sets of equally many cells (`Comparison.samples`). W
 between real cells is paid once a stratum. Except for the legacy figure the space is that of the
 training components (`ScoreContext.project`).
 
-The metric from optimal transport: the debiased Sinkhorn divergence.
+Among them is one from optimal transport, the debiased Sinkhorn divergence
 
     S(P, T) = OT(P, T) - OT(P, P)/2 - OT(T, T)/2,       cost |x - y|^2 / 2
 

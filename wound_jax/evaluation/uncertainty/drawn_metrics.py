@@ -1,6 +1,7 @@
-"""The metrics of mean profiles, for all draws at once.
+"""Headline metrics for all draws of a bootstrap at once.
 
-Means of weighted cells are linear in the means of the holders of cells, so that
+Metrics of mean profiles: means of weighted cells are linear in the means of the holders of cells,
+so that
 
     true(w) = sum_h share_h(w) T_h - sum_h share_h(w) C_h        treated, control means
     predicted(w) = sum_h share_h(w) (P_h - C_h)                  predictions weigh as their controls
@@ -8,11 +9,9 @@ Means of weighted cells are linear in the means of the holders of cells, so that
 and every inner product over genes that a correlation or a squared error is made of is a quadratic
 form of the shares in one small Gram matrix: no profile of a draw is ever written out.
 
-The ratio of energy distances, for all draws at once.
-
-An energy distance of weighted cells is a quadratic form of the weights in sums over pairs of
-holders, which are taken once. With B_hk the sum of |x_i - y_j| over the cells i of h and j of k,
-and n_h cells of h,
+The ratio of energy distances: an energy distance of weighted cells is a quadratic form of the
+weights in sums over pairs of holders, which are taken once. With B_hk the sum of |x_i - y_j| over
+the cells i of h and j of k, and n_h cells of h,
 
     E|X - Y|  = sum_hk w_h v_k B_hk / (sum_h w_h n_h  sum_k v_k m_k)
     E|X - X'| = sum_hk w_h w_k B_hk / ((sum_h w_h n_h)^2 - sum_h w_h^2 n_h)

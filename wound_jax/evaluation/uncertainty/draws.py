@@ -1,6 +1,10 @@
-"""The interval of a figure, from its draws.
+"""Draws of a bootstrap: figures of every method in every draw, their intervals and differences.
 
-Percentiles of the draws, moved to the figure and stretched by Student's t:
+Owns differences and their sign, positive where the first is better, and which draws may be paired:
+those of the same held-out units under the same seed.
+
+The interval of a figure is the percentiles of its draws, moved to the figure and stretched by
+Student's t:
 
     low  = figure + t / z (q_low  - centre)         q     percentiles of the draws
     high = figure + t / z (q_high - centre)         t, z  quantiles of Student's t and the normal
@@ -23,11 +27,6 @@ are held out on three days: 91 to 98, 91 to 100 and 92 to 100.
 
 With 3 replicates a draw has 6 outcomes. The interval then reaches nearly four standard errors to
 each side; read it as a warning, and not its ends as figures.
-
-The outcome of a bootstrap: figures of every method in every draw, and what is read from them.
-
-Owns differences and their sign, positive where the first is better, and which draws may be paired:
-those of the same held-out units under the same seed. Intervals are `uncertainty.intervals`'.
 """
 
 from collections.abc import Sequence
@@ -118,7 +117,7 @@ class Draws:
         return float(self.point[self._place(method, metric)])
 
     def interval(self, method: str, metric: str, level: float = 0.95) -> tuple[float, float]:
-        """The interval of one figure; `uncertainty.intervals` says what it covers.
+        """The interval of one figure; the module says what it covers.
 
         Args:
             method: name.

@@ -1,4 +1,4 @@
-"""Which held-out replicates can stand in for each other.
+"""Resampling: which units are drawn, and the weights that draws give to cells and to strata.
 
 Owns the profile of a replicate, the (arm, timepoint, perturbation) that its cells are held out in,
 and the pools: replicates of one profile. Drawing within pools keeps the design, as sampling did:
@@ -10,12 +10,10 @@ A treated replicate alone in its pool has nobody to stand in for it. Such pools 
 are then drawn along with their replicates. That counts differences between timepoints as
 differences between replicates, so the interval errs on the wide side.
 
-What is drawn: the units, and the weights their draws give to cells and to strata.
-
-    units     drawn where                                        pools
-    replicates   there are two treated replicates at least             `uncertainty.pools`
-    strata    there is a single treated replicate                   all strata
-    cells     ... and a single stratum                           the cells of each arm, in 50 parts
+    units       drawn where                                 pools
+    replicates  there are two treated replicates at least   replicates of one profile
+    strata      there is a single treated replicate         all strata
+    cells       ... and a single stratum                    the cells of each arm, in 50 parts
 
 Strata of one replicate are not independent, and cells of one replicate even less: the last two say
 how the figures vary within that replicate, not among replicates.

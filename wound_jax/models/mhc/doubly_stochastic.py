@@ -1,16 +1,15 @@
-"""Sinkhorn-Knopp: logits to a (nearly) doubly stochastic matrix, columns first and rows last.
+"""Doubly stochastic matrices, by Sinkhorn-Knopp or as mixtures of permutations.
 
-`M_0 = exp(L)`, `M_t = T_rows(T_columns(M_{t-1}))` (arXiv 2512.24880, Eq. 9), where `T` divides by
-the sums.
+Sinkhorn-Knopp, columns first and rows last, nearly doubly stochastic: `M_0 = exp(L)`, `M_t =
+T_rows(T_columns(M_{t-1}))` (arXiv 2512.24880, Eq. 9), where `T` divides by the sums.
 
 Computed on the logarithms of the two scalings, `M_t = exp(L - row - column)`, which is the same
 function: `exp(L - max L)` itself loses a whole row to underflow once the row lies 88 below the
 maximum (float32), and the division by its sum is then 0/0.
 
-Doubly stochastic matrices as mixtures of permutations: exact, without iterations.
-
-`H = sum_p softmax(logits)_p P_p` over all `n!` permutation matrices `P_p`. By the theorem of
-Birkhoff and von Neumann every doubly stochastic matrix is of this form (arXiv 2601.05732).
+Mixtures of permutations, exact and without iterations: `H = sum_p softmax(logits)_p P_p` over all
+`n!` permutation matrices `P_p`. By the theorem of Birkhoff and von Neumann every doubly stochastic
+matrix is of this form (arXiv 2601.05732).
 """
 
 import itertools
