@@ -145,7 +145,7 @@ def test_the_result_says_where_the_means_are_from(trained):
 
 def test_a_file_of_an_older_version_says_what_to_do(tmp_path):
     np.savez(tmp_path / FILE, content=json.dumps({}), **dict.fromkeys(ARRAYS, np.zeros(1)))
-    with pytest.raises(UserError, match=r"older version.*wound_jax\.evaluate"):
+    with pytest.raises(UserError, match=r"older version.*Remove it.*wound_jax\.evaluate"):
         load_blend(tmp_path)
 
 
@@ -177,6 +177,26 @@ def test_an_evaluation_writes_nothing_that_predicts(trained, tmp_path, changes):
     arguments = [str(run), *changes, "evaluation.plots=false", "--output", str(tmp_path / "out")]
     assert evaluate.main(arguments) == 0
     assert {path: path.read_bytes() for path in files} == files
+
+
+def test_a_calibration_is_written_whole_or_not_at_all(trained, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    calibration = (run / FILE).read_bytes()
+    loaded = load_run(run)
+    data = prepare(loaded.config, loaded.spec)
+    reference = fit_reference(data, loaded.config.evaluation, loaded.config.split.seed)
+    fitted = reference.calibrate(of_model(loaded.predictor), loaded.config.prediction)
+
+    def broken(file, **_):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez_compressed", broken)
+    with pytest.raises(KeyboardInterrupt):
+        save_calibration(run, fitted)
+    assert (run / FILE).read_bytes() == calibration
+    assert not list(run.glob("*.part"))
 
 
 def test_an_evaluation_gives_back_a_calibration_that_is_missing(trained, tmp_path):

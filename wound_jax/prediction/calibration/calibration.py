@@ -29,6 +29,7 @@ from wound_jax.baselines.training import Components, Learnt
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import PreparedData, match_labels
 from wound_jax.data.groups import make_groups, timepoint_or_none
+from wound_jax.data.h5ad_writer import replacing
 from wound_jax.data.settings import DataSettings
 from wound_jax.data.store.rows import Rows, Table
 from wound_jax.data.strata import PlannedStratum, Stratum
@@ -248,17 +249,19 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
         "shares": {novelty.name: share.weights[novelty] for novelty in Novelty},
         "chosen_by": {novelty.name: share.chosen_by[novelty] for novelty in Novelty},
     }
-    np.savez_compressed(
-        folder / FILE,
-        content=np.array(json.dumps(content)),
-        control=of.control,
-        scores=of.scores,
-        deltas=rule.training.examples.deltas,
-        network_means=np.zeros(0) if members.regression is None else members.regression.made,
-        fluctuations=np.zeros(0) if members.genes is None else members.genes.fluctuations,
-        mean=rule.training.components.mean,
-        axes=rule.training.components.axes,
-    )
+    # Whole or not at all: an evaluation never writes over a calibration that is there.
+    with replacing(folder / FILE) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            content=np.array(json.dumps(content)),
+            control=of.control,
+            scores=of.scores,
+            deltas=rule.training.examples.deltas,
+            network_means=np.zeros(0) if members.regression is None else members.regression.made,
+            fluctuations=np.zeros(0) if members.genes is None else members.genes.fluctuations,
+            mean=rule.training.components.mean,
+            axes=rule.training.components.axes,
+        )
 
 
 def load_blend(folder: Path) -> Blend:
@@ -278,8 +281,8 @@ def load_blend(folder: Path) -> Blend:
         content = json.loads(str(file["content"]))
         if "shares" not in content:
             raise UserError(
-                f"{path} was written by an older version. Run python -m wound_jax.evaluate "
-                f"{path.parent} again."
+                f"{path} was written by an older version. Remove it, and run python -m "
+                f"wound_jax.evaluate {path.parent} to have it fitted anew."
             )
         arrays = {name: file[name] for name in file.files if name != "content"}
     rule = _read_rule(content, arrays)
