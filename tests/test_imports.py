@@ -16,7 +16,7 @@ PACKAGE = Path(wound_jax.__file__).parent
 # From the ground up. A module imports from its own floor and from those below; a name stands for a
 # module or a folder, and the longest one that fits decides.
 FLOORS = (
-    ("__init__", "errors", "arrays", "cli", "registry"),
+    ("__init__", "errors", "arrays", "cli", "files", "registry"),
     tuple(
         f"{room}.settings"
         for room in ("data", "models", "losses", "training", "prediction", "evaluation")

@@ -12,10 +12,10 @@ import anndata as ad
 from pydantic import ValidationError
 
 from wound_jax import cli
-from wound_jax.data.h5ad_writer import replacing
 from wound_jax.data.settings import SyntheticSettings
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
+from wound_jax.files import replacing
 
 _HELP = {
     "n_cells": "cells in all",

@@ -14,7 +14,6 @@ import anndata as ad
 import numpy as np
 
 from wound_jax import cli
-from wound_jax.data.h5ad_writer import replacing
 from wound_jax.data.source import open_h5ad
 from wound_jax.data.velocity.contract import from_pseudotime, read_velocity, velocity_keys
 from wound_jax.data.velocity.estimate import add_gene_velocity
@@ -31,6 +30,7 @@ from wound_jax.data.velocity.options import (
 from wound_jax.data.velocity.projection import add_projection
 from wound_jax.data.velocity.pseudotime import CAUTION, add_pseudotime_velocity
 from wound_jax.errors import UserError
+from wound_jax.files import replacing, write_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,7 +85,7 @@ def _diagnose(args: argparse.Namespace) -> int:
     print(f"{velocity.source}: do {args.control} cells move to the other conditions?")
     print(table.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
     if args.csv is not None:
-        table.to_csv(args.csv, index=False)
+        write_text(args.csv, table.to_csv(index=False))
     return 0
 
 

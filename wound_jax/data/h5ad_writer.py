@@ -1,4 +1,4 @@
-"""h5ad files written block by block, under another name until they are whole."""
+"""h5ad files written block by block."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,21 +14,6 @@ import scipy.sparse as sp
 # Values of a chunk. HDF5 keeps note of every chunk in memory, so that small ones cost more of it
 # than the values themselves.
 _CHUNK = 1 << 18
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, `PATH.part`, that becomes `path` when all went well.
-
-    Where something went wrong nothing stays, and what was at `path` before is still there.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from jaxtyping import Float
 
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
+from wound_jax.files import replacing, write_text
 
 REAL, PREDICTED, RESULTS, LOG = "real.h5ad", "pred.h5ad", "results.csv", "cell-eval.log"
 PERTURBATION, CELL_TYPE = "perturbation", "cell_type"
@@ -86,7 +87,8 @@ def write_pair(
         _require_logarithms(adata, name)
     folder.mkdir(parents=True, exist_ok=True)
     for name, adata in pair.items():
-        adata.write_h5ad(folder / name)
+        with replacing(folder / name) as part:
+            adata.write_h5ad(part)
     return folder / REAL, folder / PREDICTED
 
 
@@ -119,7 +121,7 @@ def run_cell_eval(pair: tuple[Path, Path], folder: Path) -> Path:
     command = [sys.executable, "-m", "cell_eval", "run", *files, *columns]
     done = subprocess.run(command, capture_output=True, text=True)
     log = folder / LOG
-    log.write_text(f"{' '.join(command)}\n{done.stdout}{done.stderr}", encoding="utf-8")
+    write_text(log, f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UserError(f"cell-eval failed: {last} All it said is in {log}.")
@@ -134,7 +136,7 @@ def _one_table(folder: Path, types: Sequence[str]) -> Path:
         table = pd.read_csv(folder / f"{cell_type.replace('/', '-')}_{RESULTS}")
         table.insert(0, CELL_TYPE, cell_type)
         parts.append(table)
-    pd.concat(parts, ignore_index=True).to_csv(folder / RESULTS, index=False)
+    write_text(folder / RESULTS, pd.concat(parts, ignore_index=True).to_csv(index=False))
     return folder / RESULTS
 
 

@@ -23,6 +23,7 @@ from wound_jax.evaluation.reference import Reference
 from wound_jax.evaluation.result import Result
 from wound_jax.evaluation.scorecard import render_scorecard
 from wound_jax.evaluation.table import results_table
+from wound_jax.files import write_arrays, write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Deltas:
 
     def save(self, path: Path) -> None:
         """Writes the arrays under the names of the attributes."""
-        np.savez_compressed(path, **asdict(self))
+        write_arrays(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> "Deltas":
@@ -146,9 +147,9 @@ def write_report(folder: Path, result: Result, reference: Reference, config: Run
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = result.figures
-    (folder / "metrics.json").write_text(json.dumps(without_nan(figures), indent=2) + "\n")
+    write_text(folder / "metrics.json", json.dumps(without_nan(figures), indent=2) + "\n")
     tables = f"{results_table(figures)}\n\n{render_scorecard(figures['scorecard'])}"
-    (folder / "table.txt").write_text(tables + "\n")
+    write_text(folder / "table.txt", tables + "\n")
     result.draws.save(folder / "bootstrap.npz")
     if result.genes:
         rival = best_baseline(figures)

@@ -38,6 +38,7 @@ from wound_jax.data.annotations import NO_LABEL
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
+from wound_jax.files import write_arrays
 
 GROUPS = ("control", "treated", "predicted")
 
@@ -83,7 +84,7 @@ class CellMap:
         """Writes the arrays under the names of the attributes, coordinates as float32."""
         coordinates = {name: getattr(self, name).astype(np.float32) for name in GROUPS}
         types = {f"{name}_type": getattr(self, f"{name}_type").astype(str) for name in GROUPS}
-        np.savez_compressed(path, **coordinates, **types)
+        write_arrays(path, {**coordinates, **types})
 
     @classmethod
     def load(cls, path: Path) -> "CellMap":

@@ -16,6 +16,7 @@ from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.errors import UserError
 from wound_jax.experiments.finished import FinishedRun, group_runs, read_run
 from wound_jax.experiments.plan import config_differences, is_finished
+from wound_jax.files import write_text
 from wound_jax.report.score_run import score_run
 from wound_jax.training.record import new_provenance, require_same_data, write_provenance
 from wound_jax.training.run_folder import is_free, members_of, name_members
@@ -56,9 +57,9 @@ def _make(runs: Sequence[FinishedRun], folder: Path) -> str:
     record = new_provenance(data.fingerprint, source, jax.devices(), config.plugins)
     folder.mkdir(parents=True, exist_ok=True)
     name_members(folder, [run.folder for run in runs])
-    (folder / "config.yaml").write_text(dump_config(config))
-    (folder / "split.txt").write_text(first.split_table)
+    write_text(folder / "split.txt", first.split_table)
     write_provenance(folder, record)
+    write_text(folder / "config.yaml", dump_config(config))
     return score_run(folder, config, data)
 
 

@@ -45,6 +45,7 @@ from wound_jax.experiments.schedule import Schedule, say
 from wound_jax.experiments.scores import VariantScores, score_baselines, score_variant
 from wound_jax.experiments.spec import ExperimentSpec
 from wound_jax.experiments.tables import write_comparison, write_folds
+from wound_jax.files import write_text
 from wound_jax.models.build import model_dims
 from wound_jax.models.functional import abstract_model
 from wound_jax.report import write_html
@@ -300,7 +301,7 @@ def _baseline_scores(fold: Fold, cells: SharedCells) -> dict[str, dict[str, floa
         return json.loads(path.read_text())
     config = next(iter(fold.variants[0].runs.values()))
     scores = score_baselines(_held_out(config, cells))
-    path.write_text(json.dumps(scores, indent=1) + "\n")
+    write_text(path, json.dumps(scores, indent=1) + "\n")
     return scores
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from wound_jax.evaluation.reference import HeldOut
 from wound_jax.evaluation.table import SHOWN_METRICS
+from wound_jax.files import write_text
 from wound_jax.prediction.calibration.blend import Blend
 from wound_jax.prediction.calibration.calibration import Calibration, moved_across_genes
 from wound_jax.prediction.loaded_run import load_run
@@ -55,7 +56,7 @@ class VariantScores:
             "together": self.together,
             "rules_weight": self.rules_weight,
         }
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "VariantScores":

@@ -18,6 +18,7 @@ from wound_jax.experiments.figures import UNITS, FoldFigures, VariantFigures
 from wound_jax.experiments.plan import config_differences
 from wound_jax.experiments.rows import VariantTable, fold_rows, method_rows
 from wound_jax.experiments.scores import POPULATION_METRICS
+from wound_jax.files import replacing, write_text
 
 # Figures of the training that are shown; all of them are in comparison.json.
 _SHOWN_TRAINING = ("loss_cv", "spikes_per_1000", "best_loss", "improvement_on_identity")
@@ -34,18 +35,18 @@ def write_comparison(table: VariantTable, folder: Path) -> str:
         "table": table.summary_rows(),
     }
     text = json.dumps(without_nan(content), indent=2, allow_nan=False)
-    (folder / "comparison.json").write_text(text + "\n")
+    write_text(folder / "comparison.json", text + "\n")
     _write_csv(folder / "comparison.csv", table.summary_rows())
     _write_csv(folder / "differences.csv", table.difference_rows())
     _write_csv(folder / "strata.csv", table.stratum_rows())
-    return _write_text(folder, render_comparison(table))
+    return _write_table(folder, render_comparison(table))
 
 
 def write_folds(figures: FoldFigures, folder: Path) -> str:
     """Writes `figures.csv`, `folds.csv` and `table.txt`, and returns the text of the last."""
     _write_csv(folder / "figures.csv", list(method_rows(figures)))
     _write_csv(folder / "folds.csv", list(fold_rows(figures)))
-    return _write_text(folder, render_folds(figures))
+    return _write_table(folder, render_folds(figures))
 
 
 def render_comparison(table: VariantTable) -> str:
@@ -223,14 +224,14 @@ def _shown(value: float, digits: str) -> str:
     return "n/a" if math.isnan(value) else format(value, digits)
 
 
-def _write_text(folder: Path, text: str) -> str:
-    (folder / "table.txt").write_text(text + "\n")
+def _write_table(folder: Path, text: str) -> str:
+    write_text(folder / "table.txt", text + "\n")
     return text
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes rows with the columns of the first; figures that are not defined stay empty."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         # None is written as an empty cell.

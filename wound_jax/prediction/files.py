@@ -19,7 +19,7 @@ from tqdm import tqdm
 from wound_jax.data.annotations import Annotations, excluded, read_annotations
 from wound_jax.data.cells import Cells, match_labels
 from wound_jax.data.groups import make_groups
-from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr, write_dense
+from wound_jax.data.h5ad_writer import new_h5ad, write_csr, write_dense
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import is_store, open_h5ad, read_labels, row_blocks
@@ -27,6 +27,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.data.store.rows import Rows, Table
 from wound_jax.data.timepoints import require_times
 from wound_jax.errors import UserError
+from wound_jax.files import replacing
 from wound_jax.prediction.blocks import Scratch, expression_of, features_of, features_of_store
 from wound_jax.prediction.calibration.calibration import load_calibration
 from wound_jax.prediction.loaded_run import LoadedRun

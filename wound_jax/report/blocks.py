@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from wound_jax.files import replacing
 from wound_jax.report.figures.drawing import LegendItem, Panel
 from wound_jax.report.load import Study
 from wound_jax.report.words import DASH, interval, number, signed
@@ -120,7 +121,10 @@ class Table:
     def write_csv(self, folder: Path) -> None:
         """Writes `folder/NAME.csv`; what is not defined is empty."""
         keys = [key for column in self.columns for key in column.keys]
-        with (folder / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(folder / f"{self.name}.csv") as part,
+            part.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(keys)
             writer.writerows([[_plain(row.get(key)) for key in keys] for row in self.rows])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from wound_jax.files import write_text
 from wound_jax.report.blocks import VERDICTS, Block, Section
 from wound_jax.report.load import Study, load_comparison, load_single
 from wound_jax.report.pictures import write_pictures
@@ -101,7 +102,7 @@ def _write(study: Study, folder: Path) -> Path:
     page = _environment().get_template("page.html")
     path = folder / "report.html"
     text = page.render(title=study.name, facts=facts(study), sections=sections)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
     return path
 
 

@@ -24,6 +24,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.devices import processes
 from wound_jax.devices.mesh import Devices, one_device, own_copy, place
 from wound_jax.errors import UserError
+from wound_jax.files import write_text
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.step import TrainState
 
@@ -279,7 +280,7 @@ def _keep_until(path: Path, step: int) -> None:
     """Drops the records after a step, and all before the first: a resumed run writes them again."""
     if path.exists():
         kept = [line for line, record in _records(path) if step and record["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict]]:

@@ -16,7 +16,7 @@ from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
 from wound_jax.data.cells import CellDigest
 from wound_jax.data.fit import training_labels
-from wound_jax.data.h5ad_writer import new_h5ad, replacing, write_csr
+from wound_jax.data.h5ad_writer import new_h5ad, write_csr
 from wound_jax.data.preprocess import Preprocessing, PreprocessingFit
 from wound_jax.data.settings import file_path
 from wound_jax.data.source import (
@@ -39,6 +39,7 @@ from wound_jax.data.store.files import (
     write_record,
 )
 from wound_jax.errors import UserError
+from wound_jax.files import replacing
 
 
 def convert(config: RunConfig, output: Path, *, progress: bool = True) -> Store:

@@ -40,6 +40,7 @@ from scipy.special import ndtri, stdtrit
 
 from wound_jax.errors import UserError, unknown_name
 from wound_jax.evaluation.metrics import METRICS
+from wound_jax.files import write_arrays
 
 
 def stretched_interval(
@@ -183,7 +184,7 @@ class Draws:
     def save(self, path: Path | str) -> None:
         """Writes an npz file, without pickles."""
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        np.savez_compressed(path, **arrays)
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: Path | str) -> "Draws":

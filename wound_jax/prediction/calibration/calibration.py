@@ -29,11 +29,11 @@ from wound_jax.baselines.training import Components, Learnt
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import PreparedData, match_labels
 from wound_jax.data.groups import make_groups, timepoint_or_none
-from wound_jax.data.h5ad_writer import replacing
 from wound_jax.data.settings import DataSettings
 from wound_jax.data.store.rows import Rows, Table
 from wound_jax.data.strata import PlannedStratum, Stratum
 from wound_jax.errors import UserError
+from wound_jax.files import replacing
 from wound_jax.prediction.calibration.across_genes import AcrossGenes
 from wound_jax.prediction.calibration.blend import Blend, Cells, Members, Weights, blend
 from wound_jax.prediction.calibration.round_to_counts import ROUNDING_SEED, rounded_to_counts
