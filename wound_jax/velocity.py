@@ -8,13 +8,11 @@ null of `wound_jax.data.velocity.null`.
 
 import argparse
 import sys
-from pathlib import Path
 
-import anndata as ad
 import numpy as np
 
 from wound_jax import cli
-from wound_jax.data.source import open_h5ad
+from wound_jax.data.source import read_whole
 from wound_jax.data.velocity.contract import from_pseudotime, read_velocity, velocity_keys
 from wound_jax.data.velocity.estimate import add_gene_velocity
 from wound_jax.data.velocity.graph import matrix_key, moving_matrix
@@ -50,7 +48,7 @@ def _add(args: argparse.Namespace) -> int:
     check(args)
     if args.output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists; choose another name or add --overwrite.")
-    adata = _read(args.input)
+    adata = read_whole(args.input)
     key = matrix_key(args.rep)
     if args.from_pseudotime is not None:
         options = pseudotime_options(args)
@@ -75,7 +73,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    adata, key = _read(args.input), matrix_key(args.rep)
+    adata, key = read_whole(args.input), matrix_key(args.rep)
     labels = labels_of(adata, args)
     velocity = read_velocity(adata, key, confidence=None)
     cells = moving_matrix(adata, key, args.preprocess, np.arange(adata.n_obs))
@@ -87,11 +85,6 @@ def _diagnose(args: argparse.Namespace) -> int:
     if args.csv is not None:
         write_text(args.csv, table.to_csv(index=False))
     return 0
-
-
-def _read(path: Path) -> ad.AnnData:
-    with open_h5ad(path):
-        return ad.read_h5ad(path)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import read_elem
 
 from wound_jax.data.settings import SOURCES, DataSettings, FileData, SyntheticData
+from wound_jax.data.stored_matrix import Matrix, read_matrix, rows_of, sound
 from wound_jax.errors import UserError, unknown_name
-
-Matrix = np.ndarray | sp.csr_matrix
 
 # Entries of `uns` that say what a matrix means.
 _NOTES = ("velocity_latent_basis", "velocity_estimate")
@@ -47,12 +46,13 @@ def open_source(
         optional: matrices to read where they are there.
 
     Raises:
-        UserError: the file is not there, is no AnnData file, or lacks a named matrix.
+        UserError: the file is not there, is no AnnData file, lacks a named matrix, or one
+            contradicts itself.
     """
     source = cast(Source, SOURCES.build(config))
     adata = source.open(keys, optional)
     # A file is read in parts; any other source may have more than was asked for.
-    return adata if isinstance(config, FileData) else _only(adata, keys, optional)
+    return adata if isinstance(config, FileData) else _only(adata, keys, optional, str(source))
 
 
 def describe_source(config: DataSettings) -> str:
@@ -115,7 +115,8 @@ def read_parts(
         optional: matrices to read where they are there.
 
     Raises:
-        UserError: there is no such file, it is no AnnData file, or lacks a layer or an obsm key.
+        UserError: there is no such file, it is no AnnData file, lacks a layer or an obsm key, or
+            a matrix contradicts itself.
     """
     with open_h5ad(path) as file:
         if is_store(file):
@@ -127,11 +128,29 @@ def read_parts(
         for key in sorted(set(keys) - {"X"}):
             kind, _, name = key.partition("/")
             _require(kind, name, file.get(kind, {}))
-        wanted = sorted({*keys, *optional})
-        parts = {key: read_elem(file[key]) for key in wanted if key in file}
-        adata = _assemble(parts, read_elem(file["obs"]), read_elem(file["var"]))
+        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        wanted = [key for key in sorted({*keys, *optional}) if key in file]
+        parts = {key: read_matrix(file, key, _shape(key, obs, var)) for key in wanted}
+        adata = _assemble(parts, obs, var)
         adata.uns = {name: read_elem(file["uns"][name]) for name in _NOTES if _has(file, name)}
         return adata
+
+
+def read_whole(path: str | Path) -> ad.AnnData:
+    """All of an h5ad file, for a command that writes it again with something added.
+
+    Raises:
+        UserError: as of `read_parts`.
+    """
+    with open_h5ad(path) as file:
+        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        keys = ["X"] if "X" in file else []
+        keys += [f"{kind}/{name}" for kind in ("layers", "obsm") for name in file.get(kind, {})]
+        parts = {key: read_matrix(file, key, _shape(key, obs, var)) for key in keys}
+        tables = [key for key in keys if file[key].attrs.get("encoding-type") == "dataframe"]
+        parts |= {key: read_elem(file[key]) for key in tables}
+        others = ("uns", "varm", "obsp", "varp", "raw")
+        return _assemble(parts, obs, var, **{k: read_elem(file[k]) for k in others if k in file})
 
 
 @contextmanager
@@ -194,29 +213,21 @@ def backed_cells(file: Any, key: str) -> BackedCells:
         key: "X", "layers/NAME" or "obsm/KEY".
 
     Raises:
-        UserError: there is no such matrix, or it is large and stored by columns.
+        UserError: there is no such matrix, it contradicts itself or the labels, or is large and
+            stored by columns.
     """
     kind, _, name = key.partition("/")
     if kind != "X":
         _require(kind, name, file.get(kind, {}))
     elif "X" not in file:
         raise UserError(_NO_X)
-    return BackedCells(*read_labels(file), _by_rows(file[key], key))
+    obs, genes = read_labels(file)
+    return BackedCells(obs, genes, rows_of(file, key, _shape(key, obs, genes), _MOST_BY_COLUMNS))
 
 
-def _by_rows(stored: Any, key: str) -> Any:
-    if isinstance(stored, h5py.Dataset):
-        return stored
-    encoding = stored.attrs.get("encoding-type")
-    if encoding == "csr_matrix":
-        return sparse_dataset(stored)
-    if encoding == "csc_matrix" and len(stored["data"]) > _MOST_BY_COLUMNS:
-        raise UserError(
-            f"{key} is stored by columns (CSC), so its rows cannot be read one block after the "
-            f"other; write the file anew with that matrix as CSR (scipy's .tocsr())."
-        )
-    whole = read_elem(stored)
-    return sp.csr_matrix(whole) if sp.issparse(whole) else np.asarray(whole)
+def _shape(key: str, obs: Any, var: Any) -> tuple[int, int | None]:
+    """Rows and columns that a matrix has to have; an embedding is as wide as it is."""
+    return len(obs), len(var) if is_gene_matrix(key) else None
 
 
 def row_blocks(values: Any) -> Iterator[tuple[slice, Matrix]]:
@@ -255,20 +266,25 @@ def _has(file: Any, note: str) -> bool:
     return "uns" in file and note in file["uns"]
 
 
-def _only(adata: ad.AnnData, keys: Collection[str], optional: Collection[str]) -> ad.AnnData:
+def _only(
+    adata: ad.AnnData, keys: Collection[str], optional: Collection[str], source: str
+) -> ad.AnnData:
     """The named matrices of an AnnData, not copied, and nothing else that takes memory."""
     there = set(_named_keys(adata))
-    parts = {key: matrix(adata, key) for key in sorted({*keys, *(there & set(optional))})}
+    parts = {
+        key: sound(matrix(adata, key), f"{source}: {key}", _shape(key, adata.obs, adata.var))
+        for key in sorted({*keys, *(there & set(optional))})
+    }
     return _assemble(parts, adata.obs, adata.var)
 
 
-def _assemble(parts: Mapping[str, Any], obs: Any, var: Any) -> ad.AnnData:
+def _assemble(parts: Mapping[str, Any], obs: Any, var: Any, **others: Any) -> ad.AnnData:
     named = {
         kind: {key.split("/", 1)[1]: m for key, m in parts.items() if key.startswith(f"{kind}/")}
         for kind in ("layers", "obsm")
     }
     layers, obsm = named["layers"], named["obsm"]
-    return ad.AnnData(X=parts.get("X"), obs=obs, var=var, layers=layers, obsm=obsm)
+    return ad.AnnData(X=parts.get("X"), obs=obs, var=var, layers=layers, obsm=obsm, **others)
 
 
 def matrix(adata: ad.AnnData, key: str) -> Matrix:
