@@ -1,5 +1,6 @@
 """Training stores: what `convert` writes is the cells of the same run in memory, left on disk."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from wound_jax.data.source import read_parts
 from wound_jax.data.store.convert import convert
 from wound_jax.data.store.files import open_store
 from wound_jax.errors import UserError
+from wound_jax.files import DamagedFile
 from wound_jax.training.batch import gather
 
 TINY: Any = tiny_adata()
@@ -163,9 +165,10 @@ def test_a_file_that_is_no_whole_store_is_refused(tmp_path):
         read_parts(store, {"X"})
     with pytest.raises(UserError, match="is a training store already"):
         convert(tiny_config(store), tmp_path / "again.h5ad", progress=False)
-    ad.read_h5ad(store).write_h5ad(tmp_path / "other.h5ad", compression="gzip")
-    with pytest.raises(UserError, match="another program wrote it anew"):
-        open_store(tmp_path / "other.h5ad")
+    for compression in ("gzip", None):
+        ad.read_h5ad(store).write_h5ad(tmp_path / "other.h5ad", compression=compression)
+        with pytest.raises(DamagedFile, match=r"another program wrote it anew .*convert --config"):
+            open_store(tmp_path / "other.h5ad")
     (tmp_path / "short.h5ad").write_bytes(store.read_bytes()[:-2000])
     with pytest.raises(UserError, match="was cut short; copy or write it again"):
         open_store(tmp_path / "short.h5ad")
@@ -175,9 +178,67 @@ def test_a_store_of_another_layout_is_refused(tmp_path):
     convert(tiny_config(write(TINY, tmp_path)), tmp_path / "store.h5ad", progress=False)
     with h5py.File(tmp_path / "store.h5ad", "r+") as file:
         stored: Any = file["uns/wound_jax_store"]
-        stored[()] = json.dumps({**json.loads(stored[()]), "version": 0})
-    with pytest.raises(UserError, match=r"has layout 0 of a training store, expected 1"):
+        stored[()] = json.dumps({**json.loads(stored[()]), "version": 1})
+    with pytest.raises(UserError, match=r"has layout 1 of a training store, expected 2"):
         open_store(tmp_path / "store.h5ad")
+
+
+def flipped(path: Path, at: int, bit: int = 0) -> Path:
+    """A copy with one bit changed."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1 << bit
+    damaged = path.with_name("damaged.h5ad")
+    damaged.write_bytes(content)
+    return damaged
+
+
+def test_a_flipped_bit_anywhere_in_a_store_is_noticed(tmp_path):
+    config = tiny_config(write(TINY, tmp_path), **CONFIGS["variable genes"])
+    convert(config, tmp_path / "store.h5ad", progress=False)
+    store = tmp_path / "store.h5ad"
+    with h5py.File(store) as file:
+        parts: Any = [file["X/data"], file["X/indices"], file["X/indptr"], file["obs/day/codes"]]
+        places = [part.id.get_offset() for part in parts]
+    size = store.stat().st_size
+    rng = np.random.default_rng(0)
+    # The beginning of HDF5's own notes, each array, anywhere, and the seal itself.
+    for at in [0, 9, 48, *places, *rng.integers(0, size, 200), size - 48, size - 33, size - 1]:
+        with pytest.raises(DamagedFile, match=r"damaged\.h5ad .*convert --config CONFIG") as error:
+            prepare(on_disk(config, flipped(store, int(at), int(rng.integers(8)))))
+        assert "\n" not in str(error.value)
+    assert prepare(on_disk(config, store)).cells.on_disk
+
+
+@pytest.mark.parametrize("lost", [1, 48, 49])
+def test_a_store_without_its_last_bytes_is_refused(lost, tmp_path):
+    convert(tiny_config(write(TINY, tmp_path)), tmp_path / "store.h5ad", progress=False)
+    whole = (tmp_path / "store.h5ad").read_bytes()
+    (tmp_path / "store.h5ad").write_bytes(whole[:-lost])
+    with pytest.raises(UserError, match=r"store\.h5ad was .*cut"):
+        open_store(tmp_path / "store.h5ad")
+
+
+def test_a_store_of_several_pieces_is_sealed_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("wound_jax.data.store.seal._PIECE", 1000)
+    convert(tiny_config(write(TINY, tmp_path)), tmp_path / "store.h5ad", progress=False)
+    content = (tmp_path / "store.h5ad").read_bytes()
+    pieces = [content[:-48][i : i + 1000] for i in range(0, len(content) - 48, 1000)]
+    digests = b"".join(hashlib.sha256(piece).digest() for piece in pieces)
+    assert content[-48:] == b"wound_jax seal 1" + hashlib.sha256(digests).digest()
+    for at in (0, 999, 1000, len(content) - 49):
+        with pytest.raises(DamagedFile, match="is damaged: it is not what was written"):
+            open_store(flipped(tmp_path / "store.h5ad", at))
+
+
+def test_rows_damaged_while_they_are_read_from_are_refused(tmp_path):
+    convert(tiny_config(write(TINY, tmp_path)), tmp_path / "store.h5ad", progress=False)
+    rows = open_store(tmp_path / "store.h5ad").rows
+    with h5py.File(tmp_path / "store.h5ad", "r+") as file:
+        places: Any = file["X/indices"]
+        places[0] = 40
+    assert rows[np.array([5])].shape == (1, 40)
+    with pytest.raises(DamagedFile, match=r"rows 0 to 5 have entries outside its 40 columns"):
+        rows[np.array([5, 0])]
 
 
 def test_a_conversion_that_fails_leaves_what_was_there(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from anndata.io import read_elem
 
 from wound_jax.data.settings import SOURCES, DataSettings, FileData, SyntheticData
+from wound_jax.data.store.seal import is_sealed, require_unbroken
 from wound_jax.data.stored_matrix import Matrix, read_matrix, rows_of, sound
 from wound_jax.errors import UserError, unknown_name
 
@@ -159,6 +160,7 @@ def open_h5ad(path: str | Path) -> Iterator[Any]:
 
     Raises:
         UserError: there is no such file, it was cut short, or it is no AnnData file.
+        DamagedFile: it is a training store, and not what was written.
     """
     path = Path(path)
     if not path.is_file():
@@ -166,6 +168,9 @@ def open_h5ad(path: str | Path) -> Iterator[Any]:
         found = ", ".join(near) or "none"
         raise UserError(f"no file at {path}. h5ad files in that folder: {found}.")
     try:
+        # Before HDF5 sees it: of a damaged file it may give anything.
+        if is_sealed(path):
+            require_unbroken(path)
         file: Any = h5py.File(path, "r")
     except OSError as e:
         if "truncated" in str(e):

@@ -17,7 +17,7 @@ from wound_jax.data.prepare import embedding, require_width
 from wound_jax.data.preprocess import ScaleCheck
 from wound_jax.data.source import Matrix, backed_cells, row_blocks
 from wound_jax.data.spec import DataSpec
-from wound_jax.data.store.files import open_store
+from wound_jax.data.store.files import store_of
 from wound_jax.data.store.rows import Rows, ScratchRows, Table, TakenRows
 from wound_jax.errors import UserError
 
@@ -108,18 +108,24 @@ def expression_of(
     return rows
 
 
-def features_of_store(path: str, spec: DataSpec, cells: np.ndarray) -> Rows:
+def features_of_store(file: Any, spec: DataSpec, cells: np.ndarray) -> Rows:
     """Some cells of a training store, which stay where they are.
+
+    Args:
+        file: from `wound_jax.data.source.open_h5ad`.
+        spec: the model's genes and scale.
+        cells: their positions in the file, ascending.
 
     Raises:
         UserError: the store was converted for another model.
     """
-    store = open_store(path)
+    store = store_of(file)
     if not spec.gene_input or store.preprocessing != spec.preprocessing:
         raise UserError(
-            f"{path} is a training store of {len(store.genes)} genes ({store.record.preprocess}), "
-            f"and this model reads {spec.input_width} columns of {spec.input} brought to a scale "
-            f"of its own; give the file the store was converted from ({store.record.source})."
+            f"{store.path} is a training store of {len(store.genes)} genes "
+            f"({store.record.preprocess}), and this model reads {spec.input_width} columns of "
+            f"{spec.input} brought to a scale of its own; give the file the store was converted "
+            f"from ({store.record.source})."
         )
     return TakenRows(store.rows, cells)
 

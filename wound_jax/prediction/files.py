@@ -92,7 +92,7 @@ def _control_cells(
             require_times(labels.timepoint)
         genes = None
         if is_store(file):
-            features = features_of_store(path, spec, positions)
+            features = features_of_store(file, spec, positions)
         else:
             features = features_of(file, spec, positions, scratch, missing=missing)
         if spec.gene_input:

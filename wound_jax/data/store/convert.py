@@ -38,6 +38,7 @@ from wound_jax.data.store.files import (
     training_digest,
     write_record,
 )
+from wound_jax.data.store.seal import seal
 from wound_jax.errors import UserError
 from wound_jax.files import replacing
 
@@ -93,9 +94,11 @@ class _Conversion:
         digest = CellDigest(self._labels, genes)
         n_values = int(values_of[np.isin(self._source.genes, genes)].sum())
         shape = len(self._obs), len(genes)
-        with replacing(output) as part, new_h5ad(part, self._obs, genes, {}) as file:
-            write_csr(file, self._brought(preprocessing, digest), shape, n_values=n_values)
-            write_record(file, self._record(preprocessing, digest.hexdigest(), lowest))
+        with replacing(output) as part:
+            with new_h5ad(part, self._obs, genes, {}) as file:
+                write_csr(file, self._brought(preprocessing, digest), shape, n_values=n_values)
+                write_record(file, self._record(preprocessing, digest.hexdigest(), lowest))
+            seal(part)
 
     def _brought(self, preprocessing: Preprocessing, digest: CellDigest) -> Iterator[Matrix]:
         """The cells as they are stored, which the digest takes up on their way."""

@@ -2,7 +2,8 @@
 
 An h5ad file like others, whose X is CSR with its values and columns each in one piece, neither
 cut into chunks nor compressed: row i is bytes `4 indptr[i]` to `4 indptr[i+1]` of both. `uns` says
-what the cells were brought to, and on which training cells the genes were chosen.
+what the cells were brought to, and on which training cells the genes were chosen. A seal behind
+the file (`wound_jax.data.store.seal`) tells a damaged store from a whole one whenever it is opened.
 """
 
 import dataclasses
@@ -23,10 +24,11 @@ from wound_jax.data.settings import DataSettings
 from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad, read_labels
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import SparseRows
+from wound_jax.data.store.seal import AGAIN, CONVERT, is_sealed
 from wound_jax.errors import UserError
+from wound_jax.files import DamagedFile
 
-_VERSION = 1
-CONVERT = "python -m wound_jax convert --config CONFIG --output STORE.h5ad data.path=CELLS.h5ad"
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -116,35 +118,44 @@ def open_store(path: str | Path) -> Store:
     """Opens a store: its labels are read, its cells stay on disk.
 
     Raises:
-        UserError: there is no such file, it is no store, it was cut short, or was written anew by
-            another program.
+        UserError: there is no such file, it is no store, or of another layout.
+        DamagedFile: it is not what was written.
     """
     with open_h5ad(path) as file:
-        if not is_store(file):
-            raise UserError(
-                f"{path} is no training store, and data.location=disk reads only those; convert "
-                f"it once: {CONVERT}."
-            )
-        values = json.loads(str(read_elem(file["uns"][STORE_RECORD])))
-        if values.get("version") != _VERSION:
-            raise UserError(
-                f"{path} has layout {values.get('version')} of a training store, expected "
-                f"{_VERSION}; convert the cells anew: {CONVERT}."
-            )
-        values["normalisation_genes"] = tuple(values["normalisation_genes"])
-        obs, genes = read_labels(file)
-        rows = _open_rows(Path(path), file["X"])
-        return Store(Path(path), StoreRecord(**values), obs, tuple(genes), rows)
+        return store_of(file)
+
+
+def store_of(file: Any) -> Store:
+    """The store in an open file (from `open_h5ad`, which compares it with its seal).
+
+    Raises:
+        UserError: it is no store, or of another layout.
+        DamagedFile: it is not what was written.
+    """
+    path = Path(file.filename)
+    if not is_store(file):
+        raise UserError(
+            f"{path} is no training store, and data.location=disk reads only those; convert "
+            f"it once: {CONVERT}."
+        )
+    values = json.loads(str(read_elem(file["uns"][STORE_RECORD])))
+    if values.get("version") != _VERSION:
+        raise UserError(
+            f"{path} has layout {values.get('version')} of a training store, expected "
+            f"{_VERSION}; convert the cells anew: {CONVERT}."
+        )
+    if not is_sealed(path):
+        raise DamagedFile(
+            f"{path} was a training store, but another program wrote it anew or its end was cut "
+            f"off; {AGAIN}"
+        )
+    values["normalisation_genes"] = tuple(values["normalisation_genes"])
+    obs, genes = read_labels(file)
+    return Store(path, StoreRecord(**values), obs, tuple(genes), _open_rows(path, file["X"]))
 
 
 def _open_rows(path: Path, x: Any) -> SparseRows:
     data, indices, indptr = x["data"], x["indices"], x["indptr"][:].astype(np.int64)
-    one_piece = all(part.chunks is None and part.dtype.itemsize == 4 for part in (data, indices))
-    if not one_piece or len(data) != indptr[-1] or len(indices) != indptr[-1]:
-        raise UserError(
-            f"{path} was a training store, but another program wrote it anew, and its rows cannot "
-            f"be read in place any more; convert the cells again: {CONVERT}."
-        )
     # Without a single value nothing has a place.
     at = [part.id.get_offset() or 0 for part in (data, indices)]
     return SparseRows(path, indptr, int(x.attrs["shape"][1]), *at)

@@ -20,7 +20,8 @@ from wound_jax.data.scalars import read_scalars
 from wound_jax.data.settings import file_path
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split, make_split
-from wound_jax.data.store.files import CONVERT, Store, labels_digest, open_store, training_digest
+from wound_jax.data.store.files import Store, labels_digest, open_store, training_digest
+from wound_jax.data.store.seal import CONVERT
 from wound_jax.data.timepoints import require_times
 from wound_jax.errors import UserError
 

@@ -18,6 +18,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
+from wound_jax.data.store.seal import AGAIN
+from wound_jax.files import DamagedFile
+
 _CAN_ANNOUNCE = hasattr(os, "posix_fadvise")
 
 
@@ -63,6 +66,7 @@ class SparseRows(DiskRows):
         self, path: str | Path, indptr: np.ndarray, n_columns: int, data_at: int, indices_at: int
     ):
         super().__init__((len(indptr) - 1, n_columns))
+        self._path = path
         self._file = _File(path, os.O_RDONLY)
         self._indptr = indptr
         self._data_at = data_at
@@ -76,6 +80,12 @@ class SparseRows(DiskRows):
             (self._data_at + 4 * starts, self._data_at + 4 * ends, values),
             (self._indices_at + 4 * starts, self._indices_at + 4 * ends, columns),
         )
+        # The file was whole when it was opened; scipy writes wherever a column says.
+        if columns.size and not 0 <= columns.min() <= columns.max() < self.shape[1]:
+            raise DamagedFile(
+                f"{self._path} was damaged while it was read from: rows {positions[0]} to "
+                f"{positions[-1]} have entries outside its {self.shape[1]} columns; {AGAIN}"
+            )
         shape = (len(positions), self.shape[1])
         return sp.csr_matrix((values, columns, local), shape=shape).toarray()
 
