@@ -249,12 +249,18 @@ def test_extends_refuses_circles_missing_files_and_wrong_types(write):
 
 TEXT = st.text(max_size=12)
 LABELS = st.lists(st.one_of(TEXT, st.integers().map(str), st.floats().map(str)), max_size=3)
+
+
+def is_name(text: str) -> bool:
+    return text.isprintable() and not {"/", "\\"} & set(text) and bool(text.strip(" ."))
+
+
 CONFIGS = st.fixed_dictionaries(
     {
-        "name": TEXT,
+        "name": TEXT.filter(is_name),
         "run_dir": st.none()
         | st.sampled_from(["1e5", "1.5", "yes", "null", "~", "=", "<<", "- a"]),
-        "seed": st.integers(),
+        "seed": st.integers(0, 2**32 - 1),
         "data": st.fixed_dictionaries(
             {"path": st.none() | TEXT, "exclude": st.dictionaries(TEXT, LABELS, max_size=2)}
         ),

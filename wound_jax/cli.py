@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from wound_jax.errors import UserError
+from wound_jax.errors import UserError, shown
 
+LARGEST_SEED = 2**32 - 1
 GOES_ON = "\ninterrupted; the same command goes on from here"
 
 
@@ -35,6 +36,31 @@ def add_overrides(parser: argparse.ArgumentParser, what: str = "changes to the c
 def add_no_progress(parser: argparse.ArgumentParser) -> None:
     """Adds `--no-progress`."""
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def seed(text: str) -> int:
+    """A seed as an argument of a command: what a config accepts (`wound_jax.registry.Seed`)."""
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"got {text}, expected an integer from 0 to 2**32 - 1")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """An integer of at least 1 as an argument of a command."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected an integer >= 1")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0 as an argument of a command."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number > 0")
+    return value
 
 
 def new_file(output: str, source: str | None, option: str, *, overwrite: bool) -> Path:
@@ -82,7 +108,7 @@ def run(main_body: Callable[[], int], interrupted: str = "interrupted") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {shown(str(e))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

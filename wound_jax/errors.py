@@ -5,7 +5,13 @@ defect of ours and keeps its traceback.
 """
 
 import difflib
+import sys
+import unicodedata
 from collections.abc import Iterable
+from functools import cache
+
+# Marks that turn the direction of what a terminal shows.
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class UserError(ValueError):
@@ -26,5 +32,41 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:
     names = sorted({str(name) for name in known})
     near = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
     guess = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    shown = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
-    return UserError(f"unknown {kind} {given!r}.{guess} Known: {shown or 'none'}.")
+    listed = named(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
+    return UserError(f"unknown {kind} {given!r}.{guess} Known: {listed or 'none'}.")
+
+
+def warn(text: str) -> None:
+    """Tells the user something that does not end the command."""
+    print(f"warning: {shown(text)}", file=sys.stderr)
+
+
+@cache
+def warn_once(text: str) -> None:
+    """`warn`, where the same is found again and again in one command: by each fold, by each run."""
+    warn(text)
+
+
+def shown(text: str) -> str:
+    """A text for a terminal: control characters but line ends and tabs are written as escapes."""
+    return "".join(c if c in "\n\t" or not _acts(c) else repr(c)[1:-1] for c in text)
+
+
+def on_one_line(label: str) -> str:
+    """A label for a table of text: as it is, with what would break the line written as escapes."""
+    return shown(label).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def named(labels: Iterable[str]) -> str:
+    """Labels in a sentence, quoted where they would be misread."""
+    return ", ".join(label if _is_plain(label) else repr(label) for label in labels)
+
+
+def _is_plain(label: str) -> bool:
+    return bool(label) and label.isprintable() and ", " not in label and label == label.strip()
+
+
+def _acts(letter: str) -> bool:
+    """Whether a terminal would act on a character in place of showing it."""
+    kind = unicodedata.category(letter)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(letter) in _TURNS

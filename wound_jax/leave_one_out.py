@@ -12,6 +12,7 @@ from typing import get_args
 from wound_jax import cli
 from wound_jax.errors import UserError
 from wound_jax.experiments.spec import LeaveOut, load_leave_one_out
+from wound_jax.registry import as_read
 
 _EXAMPLES = """examples:
   python -m wound_jax.leave_one_out --config configs/kang_celltype.yaml data.path=kang_ifnb.h5ad
@@ -34,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--config", metavar="FILE", required=True, help="see configs/kang_*.yaml")
     option("--output", metavar="FOLDER", help="where runs and tables go")
     option("--leave-out", choices=get_args(LeaveOut), help="in place of the file's")
-    option("--labels", nargs="+", metavar="LABEL", help="hold out these alone")
+    option("--labels", nargs="+", type=as_read, metavar="LABEL", help="hold out these alone")
     cli.add_no_progress(parser)
     cli.add_overrides(parser, "for all variants")
     return parser

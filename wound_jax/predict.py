@@ -11,7 +11,8 @@ import argparse
 import sys
 
 from wound_jax import cli
-from wound_jax.errors import unknown_name
+from wound_jax.errors import unknown_name, warn
+from wound_jax.registry import as_read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", help="folder of a run or an ensemble")
     parser.add_argument("--input", required=True, help="h5ad file with control cells")
     parser.add_argument("--output", required=True, help="h5ad file to write")
-    parser.add_argument("--perturbation", required=True, help="condition to predict")
+    parser.add_argument("--perturbation", required=True, type=as_read, help="condition to predict")
     parser.add_argument(
         "--with-controls",
         action="store_true",
@@ -48,7 +49,7 @@ def _main(arguments: argparse.Namespace) -> int:
     output = cli.new_file(arguments.output, arguments.input, "--input", overwrite=overwrite)
     # Everything heavy is imported once the arguments are known to be sound.
     from wound_jax.devices.compilation import use_compilation_cache
-    from wound_jax.prediction.files import predict_file, warn
+    from wound_jax.prediction.files import predict_file
     from wound_jax.prediction.loaded_run import load_run
 
     use_compilation_cache()

@@ -13,6 +13,7 @@ a module that is imported when the part is used (`register`).
 
 import importlib
 import pkgutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
@@ -22,6 +23,32 @@ from pydantic_core import CoreSchema, core_schema
 
 from wound_jax.errors import unknown_name
 
+# Characters without a shape: zero-width ones, soft hyphen, marks of direction, byte order mark.
+SHAPELESS = frozenset(
+    "\N{SOFT HYPHEN}\N{ARABIC LETTER MARK}\N{MONGOLIAN VOWEL SEPARATOR}\N{ZERO WIDTH SPACE}"
+    "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}"
+    "\N{LEFT-TO-RIGHT EMBEDDING}\N{RIGHT-TO-LEFT EMBEDDING}\N{POP DIRECTIONAL FORMATTING}"
+    "\N{LEFT-TO-RIGHT OVERRIDE}\N{RIGHT-TO-LEFT OVERRIDE}\N{WORD JOINER}"
+    "\N{FUNCTION APPLICATION}\N{INVISIBLE TIMES}\N{INVISIBLE SEPARATOR}\N{INVISIBLE PLUS}"
+    "\N{LEFT-TO-RIGHT ISOLATE}\N{RIGHT-TO-LEFT ISOLATE}\N{FIRST STRONG ISOLATE}"
+    "\N{POP DIRECTIONAL ISOLATE}\N{ZERO WIDTH NO-BREAK SPACE}\x00"
+)
+
+
+def as_read(text: str) -> str:
+    """A label as it is compared: in NFC, without blanks and shapeless characters at its ends."""
+    text = unicodedata.normalize("NFC", text)
+    start, end = 0, len(text)
+    while start < end and _is_blank(text[start]):
+        start += 1
+    while end > start and _is_blank(text[end - 1]):
+        end -= 1
+    return text[start:end]
+
+
+def _is_blank(letter: str) -> bool:
+    return letter.isspace() or letter in SHAPELESS
+
 
 def _as_names(value: object) -> object:
     """A list of labels as strings: YAML reads the donor label 101 as a number."""
@@ -30,10 +57,26 @@ def _as_names(value: object) -> object:
     return value
 
 
+def _as_label(value: object) -> object:
+    return as_read(value) if isinstance(value, str) else value
+
+
+def _as_labels(value: object) -> object:
+    """Labels of a file as they are read there; a number is the text that it is there."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(_as_label(str(v) if type(v) in (int, float) else v) for v in value)
+
+
+# Keys that name labels of a file.
+Label = Annotated[str, BeforeValidator(_as_label)]
+Labels = Annotated[tuple[str, ...], BeforeValidator(_as_labels)]
 # YAML has lists only; a tuple keeps the config immutable.
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)]
 Indices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)]
+# scikit-learn takes no other seed, and jax keeps 32 bits of one.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]

@@ -214,12 +214,18 @@ _PLAIN = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
+def _bound(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 def expected(kind: Any) -> str:
     """What an annotation of the schema accepts, in words: "null or an integer >= 1"."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         metas = [m for meta in args[1:] for m in getattr(meta, "metadata", [meta])]
-        bounds = [f"{_SIGNS[n]} {getattr(m, n):g}" for m in metas for n in _SIGNS if hasattr(m, n)]
+        bounds = [
+            f"{_SIGNS[n]} {_bound(getattr(m, n))}" for m in metas for n in _SIGNS if hasattr(m, n)
+        ]
         return f"{expected(args[0])} {' and '.join(bounds)}".strip()
     if origin in (Union, UnionType):
         return " or ".join(expected(a) for a in sorted(args, key=lambda a: a is not NoneType))

@@ -7,6 +7,7 @@ of plug-ins. Unknown keys, wrong types and values out of range are refused when 
 (`wound_jax.config.rules`).
 """
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from wound_jax.data.settings import (
@@ -21,8 +22,11 @@ from wound_jax.evaluation.settings import EvaluationSettings
 from wound_jax.losses.settings import LOSSES, EnergySettings, LossSettings, VelocitySettings
 from wound_jax.models.settings import BACKBONES, LlamaModel, ModelSettings
 from wound_jax.prediction.settings import PredictionSettings
-from wound_jax.registry import Names, Section, Tagged
+from wound_jax.registry import Names, Section, Seed, Tagged
 from wound_jax.training.settings import OPTIMIZERS, AdamWTraining, TrainingSettings
+
+# A folder's name has 255 bytes at most, of which `NAME-2` needs some.
+_LONGEST_NAME = 200
 
 
 class RunConfig(Section):
@@ -30,7 +34,7 @@ class RunConfig(Section):
 
     name: str = "run"
     run_dir: str | None = None
-    seed: int = 42
+    seed: Seed = 42
     # Modules of your own whose decorators register parts (`wound_jax.config.plugins`).
     plugins: Names = ()
     data: Annotated[DataSettings, Tagged(SOURCES, "file")] = FileData()
@@ -41,6 +45,18 @@ class RunConfig(Section):
     training: Annotated[TrainingSettings, Tagged(OPTIMIZERS, "adamw")] = AdamWTraining()
     prediction: PredictionSettings = PredictionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    def problems(self) -> Iterator[str]:
+        """A name that is no name of a folder: it would lead out of `runs`."""
+        name, parts = self.name, {"/", "\\"} & set(self.name)
+        if not name.strip() or set(name) == {"."} or parts or not name.isprintable():
+            yield (
+                f"name={name!r}: the run goes to the folder runs/NAME, so a name is one part of a "
+                "path: expected text without / and \\, such as burn_sham; for another place set "
+                "run_dir=FOLDER."
+            )
+        elif len(name.encode()) > _LONGEST_NAME:
+            yield f"name={name[:40]!r}...: expected a name of at most {_LONGEST_NAME} bytes."
 
 
 def tagged_sections() -> dict[str, Tagged]:

@@ -1,7 +1,8 @@
 """What is known of each cell besides its expression: condition, type, timepoint, replicate.
 
 Column names come from the config, so any AnnData fits. Everything is checked here, once: a missing
-column, an absent control label, unlabelled cells and a filter that matches nothing are errors.
+column, an absent control label and a filter that matches nothing are errors, and what
+`wound_jax.data.label_columns` refuses: unlabelled cells, and labels that look the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
+from wound_jax.data.label_columns import excluded_labels, read_column, refuse_half_named
 from wound_jax.data.settings import DataSettings
 from wound_jax.errors import UserError, unknown_name
 
@@ -80,11 +82,11 @@ def read_annotations(obs: pd.DataFrame, config: DataSettings) -> Annotations:
         config: names the columns.
 
     Raises:
-        UserError: a column is missing or holds unlabelled cells.
+        UserError: a column is missing, or holds unlabelled cells or labels that look the same.
     """
     return Annotations(
         names=obs.index.to_numpy().astype(str),
-        condition=_labels(obs, "pert_col", config.pert_col),
+        condition=_labels(obs, "pert_col", config.pert_col, words=(config.control,)),
         cell_type=_labels(obs, "cell_type_col", config.cell_type_col, without=ONE_TYPE),
         timepoint=_labels(obs, "timepoint_col", config.timepoint_col),
         replicate=_labels(obs, "replicate_col", config.replicate_col),
@@ -92,7 +94,12 @@ def read_annotations(obs: pd.DataFrame, config: DataSettings) -> Annotations:
 
 
 def _labels(
-    obs: pd.DataFrame, key: str, column: str | None, *, without: str = NO_LABEL
+    obs: pd.DataFrame,
+    key: str,
+    column: str | None,
+    *,
+    without: str = NO_LABEL,
+    words: Sequence[str] = (),
 ) -> np.ndarray:
     """The labels in the column that the config key `data.{key}` names, or one for all cells."""
     if column is None:
@@ -102,14 +109,7 @@ def _labels(
         if key != "pert_col":
             raise UserError(f"{error} Where the data have no such label, set data.{key}=null.")
         raise error
-    labels = obs[column].astype(str).to_numpy(dtype=object)
-    unlabelled = int((obs[column].isna().to_numpy() | (labels == NO_LABEL)).sum())
-    if unlabelled:
-        raise UserError(
-            f"obs[{column!r}] (data.{key}) is empty for {unlabelled} of {len(obs)} cells; label "
-            "them, or drop them from the file."
-        )
-    return labels
+    return read_column(obs, column, key, words)
 
 
 def require_control(annotations: Annotations, control: str) -> None:
@@ -140,7 +140,8 @@ def excluded(
             was written for need not hold what it leaves out.
 
     Raises:
-        UserError: a column or a value of the filter does not occur, or no cell is left.
+        UserError: a column or a value of the filter does not occur, a label that looks the same
+            as a value is not named too, or no cell is left.
     """
     out = np.zeros(len(obs), dtype=bool)
     for column, values in exclude.items():
@@ -149,12 +150,13 @@ def excluded(
                 unknown = unknown_name("obs column in data.exclude", column, obs.columns)
                 raise UserError(f"{unknown} data.exclude.{column}=null excludes nothing by it.")
             continue
-        labels = obs[column].astype(str).to_numpy(dtype=object)
+        labels = excluded_labels(obs, column)
         present = set(labels)
         for value in values:
             if strict and value not in present:
                 raise unknown_name(f"value of {column!r} in data.exclude", value, present)
             out |= labels == value
+        refuse_half_named(f"data.exclude.{column}", values, present)
     if len(obs) and out.all():
         raise UserError(f"data.exclude={dict(exclude)} leaves none of {len(obs)} cells.")
     return out

@@ -18,6 +18,7 @@ from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
 from wound_jax.data.cells import Cells, PreparedData, fingerprint, match_labels
 from wound_jax.data.fit import fit_spec, require_counts
+from wound_jax.data.label_columns import refuse_other_spelling
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.settings import DataSettings, SplitSettings
 from wound_jax.data.source import (
@@ -35,7 +36,7 @@ from wound_jax.data.store.prepare import prepare_store
 from wound_jax.data.timepoints import require_times
 from wound_jax.data.velocity.contract import refuse_leak, run_velocity, velocity_keys
 from wound_jax.devices.host_memory import as_aligned
-from wound_jax.errors import UserError
+from wound_jax.errors import UserError, named
 
 
 def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
@@ -180,6 +181,7 @@ def read_external(
     whole = read_parts(path, {spec.input, *([config.genes] if decodes else [])})
     adata, annotations = labelled_cells(whole, config, strict=False)
     require_control(annotations, spec.control)
+    require_spelling(annotations, spec)
     _require_known(set(annotations.condition), spec)
     cells = bring_cells(adata, annotations, spec, config.genes, missing=missing)
     treated = annotations.condition != spec.control
@@ -194,10 +196,25 @@ def read_external(
     return PreparedData(cells, split, spec, match_labels(config), digest)
 
 
+def require_spelling(annotations: Annotations, spec: DataSpec) -> None:
+    """Refuses labels of another file that look like those of training and are spelt otherwise.
+
+    Raises:
+        UserError: a cell type, timepoint, replicate or condition of the file is one of them.
+    """
+    for role, known in (
+        ("condition", spec.perturbations),
+        ("cell_type", spec.cell_types),
+        ("timepoint", spec.timepoints),
+        ("replicate", spec.replicates),
+    ):
+        refuse_other_spelling(role, set(annotations.column(role)), set(known.names))
+
+
 def _require_known(conditions: set[str], spec: DataSpec) -> None:
     unknown = sorted(conditions - set(spec.perturbations.names))
     if unknown:
         raise UserError(
-            f"the file holds cells of condition {', '.join(unknown)}, but the model was trained on "
-            f"{', '.join(spec.perturbations.names)} alone; leave the others out of the file."
+            f"the file holds cells of condition {named(unknown)}, but the model was trained on "
+            f"{named(spec.perturbations.names)} alone; leave the others out of the file."
         )

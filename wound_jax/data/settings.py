@@ -10,10 +10,12 @@ from wound_jax.errors import UserError
 from wound_jax.registry import (
     ActsWith,
     Fraction,
-    Names,
+    Label,
+    Labels,
     NonNegativeFloat,
     PositiveInt,
     Section,
+    Seed,
     Variant,
     Variants,
 )
@@ -29,7 +31,7 @@ class SyntheticSettings(Section):
     embedding_dim: Annotated[int, Field(ge=8)] = 2_058
     mouse_sd: NonNegativeFloat = 0.10
     effect_scale: NonNegativeFloat = 1.0
-    seed: int = 42
+    seed: Seed = 42
 
 
 class DataSettings(Variant):
@@ -44,14 +46,14 @@ class DataSettings(Variant):
     preprocess: Literal["none", "log1p_cp10k"] = "none"
     n_hvg: PositiveInt | None = None
     pert_col: str = "condition"
-    control: str = "Sham"
+    control: Label = "Sham"
     # Null where the data have no such column. Without one of types all cells are of one.
     cell_type_col: str | None = "cell_types_simple_short"
     timepoint_col: str | None = "timepoint"
     replicate_col: str | None = "mouse_id"
     # obs column -> values; cells that carry one of them are left out. Mappings merge, so null takes
     # back what a config builds on: of one column, or for `exclude` itself of all.
-    exclude: dict[str, Names] = Field(default_factory=dict)
+    exclude: dict[str, Labels] = Field(default_factory=dict)
     # May hold cell_type and timepoint while their columns are null: the rest is matched on then.
     match_on: Annotated[
         tuple[Literal["cell_type", "timepoint", "replicate"], ...], Strict(False)
@@ -130,7 +132,7 @@ class SplitSettings(Variant):
     kind: str = ""
     # Whether control cells of held-out units are held out too; auto: yes for random and replicate.
     controls: Literal["auto", "held_out", "shared"] = "auto"
-    seed: int = 42
+    seed: Seed = 42
 
 
 SPLITS = Variants("split", SplitSettings, tag="kind", method="roles")
@@ -167,8 +169,8 @@ class NamedUnits(DrawnSplit):
     is laid over another and changes the kind does not inherit them.
     """
 
-    test: Names | None = None
-    val: Names | None = None
+    test: Labels | None = None
+    val: Labels | None = None
 
     def problems(self) -> Iterator[str]:
         """Nothing to test on, or nothing left to train on."""
@@ -186,8 +188,8 @@ class ReplicateSplit(NamedUnits):
 
     column: ClassVar[str | None] = "replicate_col"
 
-    test: Names | None = None
-    val: Names | None = None
+    test: Labels | None = None
+    val: Labels | None = None
 
 
 @SPLITS.declare("timepoint", "wound_jax.data.splits")
@@ -196,8 +198,8 @@ class TimepointSplit(NamedUnits):
 
     column: ClassVar[str | None] = "timepoint_col"
 
-    test: Names | None = None
-    val: Names | None = None
+    test: Labels | None = None
+    val: Labels | None = None
 
 
 @SPLITS.declare("celltype", "wound_jax.data.splits")
@@ -206,8 +208,8 @@ class CelltypeSplit(NamedUnits):
 
     column: ClassVar[str | None] = "cell_type_col"
 
-    test: Names | None = None
-    val: Names | None = None
+    test: Labels | None = None
+    val: Labels | None = None
 
 
 @SPLITS.declare("fewshot", "wound_jax.data.splits")
@@ -216,8 +218,8 @@ class FewshotSplit(SplitSettings):
 
     column: ClassVar[str | None] = "cell_type_col"
 
-    test: Names | None = None
-    val: Names | None = None
+    test: Labels | None = None
+    val: Labels | None = None
     val_fraction: Annotated[Fraction, ActsWith("val", (None,))] = 0.1
     # Share of the cells of a type, treated and control, that stays in training.
     fewshot_fraction: Fraction = 0.1

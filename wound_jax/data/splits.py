@@ -26,7 +26,7 @@ from wound_jax.data.settings import (
     SplitSettings,
     TimepointSplit,
 )
-from wound_jax.errors import UserError, unknown_name
+from wound_jax.errors import UserError, named, on_one_line, unknown_name
 
 PARTS = ("train", "val", "test")
 
@@ -194,7 +194,7 @@ def _held_out(labels: np.ndarray, test: Sequence[str], val: Sequence[str]) -> np
     for name in (*test, *val):
         if name not in labels:
             raise unknown_name("held-out value in split.test or split.val", name, set(labels))
-    both = ", ".join(sorted(set(test) & set(val)))
+    both = named(sorted(set(test) & set(val)))
     if both:
         raise UserError(f"{both}: named in split.test and in split.val; name each in one of them.")
     role = np.full(len(labels), TRAIN, dtype=np.int8)
@@ -335,7 +335,7 @@ def _counts(annotations: Annotations, cells: np.ndarray) -> Counter[Stratum]:
 
 
 def _name(row: Stratum) -> str:
-    return ", ".join(label for label in row if label)
+    return ", ".join(on_one_line(label) for label in row if label)
 
 
 def _line(name: str, width: int, cells: list[str]) -> str:
@@ -346,6 +346,6 @@ def _part_line(split: Split, annotations: Annotations, part: str) -> str:
     """One line on a part: its cells, its replicates, how many of its controls training sees too."""
     treated, controls = split.treated[part], split.controls[part]
     replicates = sorted(set(annotations.replicate[treated]) - {""})
-    named = f"; treated replicates: {', '.join(replicates)}" if replicates else ""
+    of_whom = f"; treated replicates: {named(replicates)}" if replicates else ""
     shared = "" if part == "train" else f", {split.shared_controls(part)} of them shared with train"
-    return f"{part}: {len(treated)} treated, {len(controls)} control cells{shared}{named}"
+    return f"{part}: {len(treated)} treated, {len(controls)} control cells{shared}{of_whom}"

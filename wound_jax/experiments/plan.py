@@ -1,10 +1,10 @@
 """Plan of an experiment: its folds, in each the runs of every variant with their complete configs.
 
 All configs are read before anything is trained, so a mistake in the last variant costs nothing. A
-run lies in FOLDER/runs/VARIANT/seed-SEED, or in FOLDER/LABEL/runs/... where labels are left out.
+run lies in FOLDER/runs/VARIANT/seed-SEED, or in FOLDER/LABEL/runs/... where labels are left out;
+`wound_jax.experiments.folder_names` names the folder of a label, and the configs say which it is.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,7 +13,9 @@ from pathlib import Path
 from wound_jax.config import RunConfig, load_config
 from wound_jax.config.diff import Difference, diff_configs, render
 from wound_jax.config.load import COMMAND_LINE
+from wound_jax.config.text import inline
 from wound_jax.errors import UserError
+from wound_jax.experiments.folder_names import folder_names
 from wound_jax.experiments.spec import ExperimentSpec
 from wound_jax.training.record import finished_at
 
@@ -94,17 +96,15 @@ def plan_folds(
                 "out by leave_out and labels."
             )
     folds = []
-    for place, label in enumerate(labels):
+    for place, (label, own_folder) in enumerate(zip(labels, folder_names(labels), strict=True)):
         follows = labels[(place + 1) % len(labels)]
         validation = follows if spec.validate_on_next and follows != label else None
         split = _SPLITS[str(spec.leave_out)]
-        held = "null" if validation is None else f"[{validation!r}]"
-        own = [f"split.kind={split}", f"split.test=[{label!r}]", f"split.val={held}"]
-        where = folder / re.sub(r"[^A-Za-z0-9.-]+", "_", label).strip("_")
+        held = None if validation is None else [validation]
+        own = [f"split.kind={split}", f"split.test={inline([label])}", f"split.val={inline(held)}"]
+        where = folder / own_folder
         variants = _variants(spec, path, [*overrides, *own], where)
         folds.append(Fold(label, validation, where, variants))
-    if len({fold.folder for fold in folds}) < len(folds):
-        raise UserError(f"two of the labels {list(labels)} would share a folder; rename one.")
     return folds
 
 

@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
 from wound_jax.errors import UserError, unknown_name
+from wound_jax.registry import Labels, Seed
 
 
 def _as_tuple(value: Any) -> Any:
@@ -58,14 +59,14 @@ class ExperimentSpec(Part):
     # Config files laid over those that a variant extends, and overrides: the same for all.
     shared: Texts = ()
     overrides: Texts = ()
-    seeds: Annotated[tuple[int, ...], Strict(False), Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1)]
     # Whether the seeds of a variant train in one program.
     together: bool = True
     variants: Annotated[dict[Label, VariantSpec], Field(min_length=1)]
     # What is held out, one label after the other; null keeps the split of the configs.
     leave_out: LeaveOut | None = None
     # Which labels are held out; null takes all that have treated cells.
-    labels: Texts | None = None
+    labels: Annotated[Labels, BeforeValidator(_as_tuple)] | None = None
     # Whether the label that follows validates; otherwise all other labels train.
     validate_on_next: bool = False
 

@@ -7,7 +7,6 @@ input, under another name until it is whole.
 """
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from wound_jax.data.annotations import Annotations, excluded, read_annotations
 from wound_jax.data.cells import Cells, match_labels
 from wound_jax.data.groups import make_groups
 from wound_jax.data.h5ad_writer import new_h5ad, write_csr, write_dense
+from wound_jax.data.prepare import require_spelling
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.source import is_store, open_h5ad, read_labels, row_blocks
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.store.rows import Rows, Table
 from wound_jax.data.timepoints import require_times
-from wound_jax.errors import UserError
+from wound_jax.errors import UserError, named, warn
 from wound_jax.files import replacing
 from wound_jax.prediction.blocks import Scratch, expression_of, features_of, features_of_store
 from wound_jax.prediction.calibration.calibration import load_calibration
@@ -113,11 +113,12 @@ def _controls(run: LoadedRun, obs: pd.DataFrame, path: str) -> tuple[np.ndarray,
     if len(kept) < len(obs):
         warn(f"{left_out.sum()} of {len(obs)} cells are left out, as in training (data.exclude).")
     labels = read_annotations(obs.iloc[kept] if left_out.any() else obs, data)
+    require_spelling(labels, run.spec)
     controls = np.flatnonzero(labels.condition == run.spec.control)
     if not len(controls):
         raise UserError(
             f"{path} holds no {run.spec.control!r} cell in obs[{data.pert_col!r}] (present: "
-            f"{', '.join(sorted(set(labels.condition)))}); predictions start from control cells."
+            f"{named(sorted(set(labels.condition)))}); predictions start from control cells."
         )
     return kept[controls], labels.take(controls)
 
@@ -151,9 +152,13 @@ def _obs(
     perturbation: str,
     with_controls: bool,
 ) -> pd.DataFrame:
-    """The columns of the predicted cells, and of the real controls after them."""
-    real = real.assign(**seen)
-    obs = real.assign(**{run.config.data.pert_col: perturbation})
+    """The columns of the predicted cells, and of the real controls after them.
+
+    All are as the file has them, but for the condition, whose labels are those of the model.
+    """
+    column = run.config.data.pert_col
+    real = real.assign(**seen, **{column: run.spec.control})
+    obs = real.assign(**{column: perturbation})
     if not with_controls:
         return obs
     real.index = pd.Index([f"{name}-control" for name in real.index])
@@ -197,7 +202,7 @@ def _seen(labels: Annotations, spec: DataSpec) -> dict[str, np.ndarray]:
         unseen = sorted(set(values[~flags[f"seen_{kind}"]]))
         if unseen and kind != "replicate":
             warn(
-                f"no treated cell of {kind} {', '.join(unseen)} was in training; these cells are "
+                f"no treated cell of {kind} {named(unseen)} was in training; these cells are "
                 f"predicted all the same and marked seen_{kind}=False."
             )
     return flags
@@ -213,11 +218,6 @@ def _warn_of_missing(preprocessing: Preprocessing, present: Iterable[Any]) -> No
             f"{len(absent)} of {len(wanted)} genes are missing and taken as zero "
             f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''})."
         )
-
-
-def warn(text: str) -> None:
-    """Tells the user something that does not end the command."""
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def _scale(spec: DataSpec) -> str:

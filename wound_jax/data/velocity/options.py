@@ -9,6 +9,7 @@ import anndata as ad
 import pandas as pd
 
 from wound_jax import cli
+from wound_jax.config.text import parse_yaml
 from wound_jax.data.annotations import read_annotations
 from wound_jax.data.settings import DataSettings
 from wound_jax.data.source import is_gene_matrix
@@ -18,6 +19,7 @@ from wound_jax.data.velocity.null import NullOptions
 from wound_jax.data.velocity.projection import Method, ProjectionOptions
 from wound_jax.data.velocity.pseudotime import CAUTION, PseudotimeOptions, Scheme
 from wound_jax.errors import UserError, unknown_name
+from wound_jax.registry import as_read
 
 # Options that do not act in every method, and the methods in which they do.
 _METHODS_OF = {
@@ -47,7 +49,11 @@ _ADD: dict[str, dict[str, Any]] = {
         "help": "linear: gene velocity times --loadings; encoder: by the derivative of --encoder; "
         "graph: displacement over a graph of neighbours, for any embedding (default: linear)",
     },
-    "--neighbours": {"type": int, "default": 30, "help": "cells in a neighbourhood (%(default)s)"},
+    "--neighbours": {
+        "type": cli.count,
+        "default": 30,
+        "help": "cells in a neighbourhood (%(default)s)",
+    },
     "--loadings": {
         "help": f"linear: varm key of the loadings (default: {ProjectionOptions.loadings})"
     },
@@ -64,7 +70,10 @@ _ADD: dict[str, dict[str, Any]] = {
         "metavar": "MODULE:FUNCTION",
         "help": "encoder: a JAX function from expression [cells, genes] to the representation",
     },
-    "--scale": {"type": float, "help": f"graph: sharpness of transitions (default: {SCALE:g})"},
+    "--scale": {
+        "type": cli.positive,
+        "help": f"graph: sharpness of transitions (default: {SCALE:g})",
+    },
 }
 # At most one of these.
 _SOURCES: dict[str, dict[str, Any]] = {
@@ -85,7 +94,10 @@ _SOURCES: dict[str, dict[str, Any]] = {
 }
 _PSEUDOTIME: dict[str, dict[str, Any]] = {
     "--pert-col": {"help": f"obs: condition, without KEY (default: {_DATA.pert_col})"},
-    "--control": {"help": f"label of control cells, without KEY (default: {_DATA.control})"},
+    "--control": {
+        "type": as_read,
+        "help": f"label of control cells, without KEY (default: {_DATA.control})",
+    },
     "--cell-type-col": {
         "help": f"obs: groups with an order each (default: {_DATA.cell_type_col}; with KEY none)"
     },
@@ -93,7 +105,7 @@ _PSEUDOTIME: dict[str, dict[str, Any]] = {
         "action": "append",
         "metavar": "COLUMN=VALUE[,VALUE]",
         "help": "cells that take no part and get no direction, such as held-out replicates; may be "
-        "repeated",
+        "repeated; for a label with a comma COLUMN='[\"A, B\", C]'",
     },
     "--scheme": {"choices": get_args(Scheme), "help": "bias of the graph (default: soft)"},
     "--neighbours-in": {"metavar": "KEY", "help": "obsm: where neighbours are found"},
@@ -110,13 +122,13 @@ _DIAGNOSE: dict[str, dict[str, Any]] = {
     },
     "--preprocess": {"choices": _PREPROCESS, "default": "none", "help": "of X or a layer"},
     "--pert-col": {"default": _DATA.pert_col, "help": "obs: condition"},
-    "--control": {"default": _DATA.control, "help": "label of control cells"},
+    "--control": {"type": as_read, "default": _DATA.control, "help": "label of control cells"},
     "--cell-type-col": {"default": _DATA.cell_type_col, "help": "obs: cell type"},
     "--replicate-col": {"help": "obs: replicate; control cells are then halved by replicate"},
     "--draws": {"type": int, "default": _NULL.draws, "help": "sign patterns drawn"},
     "--min-cells": {"type": int, "default": _NULL.min_cells, "help": "fewest cells"},
     "--alpha": {"type": float, "default": _NULL.alpha, "help": "false discovery rate"},
-    "--seed": {"type": int, "default": _NULL.seed, "help": "seed"},
+    "--seed": {"type": cli.seed, "default": _NULL.seed, "help": "seed"},
     "--csv": {"type": Path, "help": "also write the table to this file"},
 }
 Body = Callable[[argparse.Namespace], int]
@@ -224,8 +236,8 @@ def labels_of(adata: ad.AnnData, args: argparse.Namespace) -> pd.DataFrame:
         replicate_col=args.replicate_col,
     )
     cells = read_annotations(cast(pd.DataFrame, adata.obs), config)
-    if args.control not in cells.condition:
-        raise unknown_name("control label (--control)", args.control, set(cells.condition))
+    if config.control not in cells.condition:
+        raise unknown_name("control label (--control)", config.control, set(cells.condition))
     labels = pd.DataFrame({"cell_type": cells.cell_type, "condition": cells.condition})
     return labels if args.replicate_col is None else labels.assign(replicate=cells.replicate)
 
@@ -233,16 +245,27 @@ def labels_of(adata: ad.AnnData, args: argparse.Namespace) -> pd.DataFrame:
 def parse_leave_out(leave_out: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Cells to leave out, obs column -> values, from COLUMN=VALUE[,VALUE], one or several.
 
+    Values that hold a comma are written as in a config: COLUMN=["A, B", C].
+
     Raises:
         UserError: one of them has another form.
     """
     found: dict[str, tuple[str, ...]] = {}
     for text in leave_out:
         column, equals, values = text.partition("=")
-        named = tuple(v.strip() for v in values.split(",") if v.strip())
+        named = _values_named(values.strip(), f"--leave-out {text!r}")
         if not equals or not column or not named:
             raise UserError(
-                f"--leave-out {text!r}: expected COLUMN=VALUE[,VALUE], such as donor=1256,1488."
+                f"--leave-out {text!r}: expected COLUMN=VALUE[,VALUE], such as donor=1256,1488, or "
+                """a list, such as type='["A, B", C]'."""
             )
         found[column] = found.get(column, ()) + named
     return found
+
+
+def _values_named(text: str, source: str) -> tuple[str, ...]:
+    """The values of a list in brackets, or of one between commas."""
+    if text.startswith("[") and text.endswith("]"):
+        listed = parse_yaml(text, source)
+        return tuple(as_read(str(value)) for value in listed)
+    return tuple(as_read(value) for value in text.split(",") if as_read(value))

@@ -22,7 +22,7 @@ knows no kinetics. Cells that a model is to be tested on shape it unless they ar
 left out gets no velocity.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu
 
+from wound_jax.data.label_columns import excluded_labels, read_column, refuse_half_named
 from wound_jax.data.velocity.contract import (
     CONFIDENCE,
     ESTIMATE,
@@ -183,26 +184,21 @@ def _left_out(
     for column, values in leave_out.items():
         if column not in obs:
             raise unknown_name("obs column to leave cells out by", column, obs.columns)
-        labels = obs[column].astype(str).to_numpy(dtype=object)
+        labels = excluded_labels(obs, column)
         for value in values:
             if value not in set(labels):
                 raise unknown_name(f"value of {column!r} to leave out", value, set(labels))
             out |= labels == value
+        refuse_half_named(f"--leave-out {column}", values, set(labels))
     if out.all():
         raise UserError(f"leaving out {_in_words(leave_out)} leaves none of {len(obs)} cells.")
     return out
 
 
-def _labels(obs: pd.DataFrame, column: str) -> np.ndarray:
+def _labels(obs: pd.DataFrame, column: str, words: Collection[str] = ()) -> np.ndarray:
     if column not in obs:
         raise unknown_name("obs column", column, obs.columns)
-    unlabelled = int(obs[column].isna().sum())
-    if unlabelled:
-        raise UserError(
-            f"obs[{column!r}] is empty for {unlabelled} of {len(obs)} cells; label them, or drop "
-            "them from the file."
-        )
-    return obs[column].astype(str).to_numpy(dtype=object)
+    return read_column(obs, column, words=words)
 
 
 def _pseudotimes(
@@ -236,7 +232,7 @@ def _column_of_times(obs: pd.DataFrame, column: str) -> Float[np.ndarray, " cell
 
 
 def _is_control(obs: pd.DataFrame, options: PseudotimeOptions) -> Bool[np.ndarray, " cells"]:
-    conditions = _labels(obs, options.condition)
+    conditions = _labels(obs, options.condition, (options.control,))
     if options.control not in set(conditions):
         raise unknown_name("control label (--control)", options.control, set(conditions))
     return conditions == options.control
