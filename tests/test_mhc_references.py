@@ -23,6 +23,11 @@ def close(ours, theirs, atol: float = 1e-9) -> None:
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=0, atol=atol)
 
 
+def along(values, x):
+    """The values with as many axes as `x`, along its last ones."""
+    return values.reshape((1,) * (x.ndim - values.ndim) + values.shape)
+
+
 def split_columns(b: np.ndarray, a: np.ndarray) -> dict[str, np.ndarray]:
     """The packed biases [pre | post | res] and scales of the references under our names."""
     return {
@@ -50,7 +55,7 @@ def run(reference: dict[str, np.ndarray], weights: dict[str, np.ndarray], remat:
     def apply(weights, branch_weight, branch_bias, x):
         flat = {(name,): nnx.Param(value) for name, value in weights.items()}
         connection = nnx.merge(graphdef, nnx.from_flat_state(flat))
-        y, maps = connection(x, lambda h: h @ branch_weight + branch_bias)
+        y, maps = connection(x, lambda h: h @ branch_weight + along(branch_bias, h))
         return jnp.sum(reference["cotangent"] * y), (y, maps)
 
     arguments = (weights, reference["branch_W"], reference["branch_b"], reference["x"])
@@ -87,9 +92,10 @@ def deepseek(reference: dict[str, np.ndarray], eps: float):
         flat = x.reshape(*x.shape[:-2], -1)
         flat = flat / jnp.sqrt(jnp.mean(flat**2, -1, keepdims=True) + eps)
         pre, post, comb = jnp.split(flat @ fn.T, (N, 2 * N), axis=-1)
-        pre = jax.nn.sigmoid(pre * scale[0] + base[:N]) + eps
-        post = 2 * jax.nn.sigmoid(post * scale[1] + base[N : 2 * N])
-        logits = comb.reshape(*comb.shape[:-1], N, N) * scale[2] + base[2 * N :].reshape(N, N)
+        pre = jax.nn.sigmoid(pre * scale[0] + along(base[:N], pre)) + eps
+        post = 2 * jax.nn.sigmoid(post * scale[1] + along(base[N : 2 * N], post))
+        comb = comb.reshape(*comb.shape[:-1], N, N)
+        logits = comb * scale[2] + along(base[2 * N :].reshape(N, N), comb)
         comb = jax.nn.softmax(logits, axis=-1) + eps
         comb = comb / (comb.sum(-2, keepdims=True) + eps)
 
@@ -102,7 +108,7 @@ def deepseek(reference: dict[str, np.ndarray], eps: float):
     def objective(x, fn, base, scale):
         pre, post, comb = maps(x, fn, base, scale)
         collapsed = jnp.sum(pre[..., None] * x, axis=-2)
-        branch = collapsed @ reference["branch_W"] + reference["branch_b"]
+        branch = collapsed @ reference["branch_W"] + along(reference["branch_b"], collapsed)
         y = post[..., None] * branch[..., None, :] + comb.mT @ x
         out = {"pre": pre, "post": post, "comb": comb, "collapsed": collapsed, "y": y}
         return jnp.sum(reference["cotangent"] * y), out
@@ -152,7 +158,8 @@ def test_deepseek_v4_head_reads_the_streams_as_we_do(shared):
         streams = jnp.asarray(reference["y"])
         flat = streams.reshape(*streams.shape[:-2], -1)
         flat = flat / jnp.sqrt(jnp.mean(flat**2, -1, keepdims=True) + 1e-6)
-        logits = flat @ reference["head_fn"].T * reference["head_scale"] + reference["head_base"]
+        logits = flat @ reference["head_fn"].T
+        logits = logits * along(reference["head_scale"], flat) + along(reference["head_base"], flat)
         head = read_streams(streams, jax.nn.sigmoid(logits) + 1e-6)
     close(head, reference["head_out"])
 
@@ -163,22 +170,25 @@ def test_lucidrains_mixing_is_the_transpose_of_ours(shared):
     with jax.enable_x64(True):
         x = jnp.asarray(reference["x"])
         unit = x / jnp.linalg.norm(x, axis=-1, keepdims=True)
-        normed = unit * np.sqrt(WIDTH) * (reference["p_norm_gamma"] + 1)
+        normed = unit * np.sqrt(WIDTH) * along(reference["p_norm_gamma"] + 1, x)
         scale = np.concatenate(
             [reference["p_pre_branch_scale"], np.repeat(reference["p_residual_scale"], N)]
         )
-        alpha = normed @ reference["p_dynamic_alpha_fn"][0] * scale + reference["p_static_alpha"]
-        beta = normed @ reference["p_dynamic_beta_fn"] * reference["p_h_post_scale"]
+        alpha = normed @ reference["p_dynamic_alpha_fn"][0]
+        alpha = alpha * along(scale, alpha) + along(reference["p_static_alpha"], alpha)
+        beta = normed @ reference["p_dynamic_beta_fn"]
+        beta = beta * along(reference["p_h_post_scale"], beta)
+        beta = beta + along(reference["p_static_beta"], beta)
         # A[s, t] carries stream s to stream t, and its rows are exact: the sums over what each
         # input stream gives, the columns of a matrix that multiplies from the left.
         carries = sinkhorn_knopp(alpha[..., 1:], 20)
         maps = HyperMaps(
             h_pre=jax.nn.sigmoid(alpha[..., 0]),
-            h_post=2 * jax.nn.sigmoid(beta + reference["p_static_beta"]),
+            h_post=2 * jax.nn.sigmoid(beta),
             h_res=carries.mT,
         )
         branch_in = read_streams(x, maps.h_pre)
-        branch = branch_in @ reference["branch_W"] + reference["branch_b"]
+        branch = branch_in @ reference["branch_W"] + along(reference["branch_b"], branch_in)
         y = write_streams(x, branch, maps.h_post, maps.h_res)
     close(branch_in, reference["branch_in"])
     close(y, reference["y"])

@@ -263,6 +263,8 @@ def _solver() -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     def solve(cost, rows, columns):
         geometry = Geometry(cost_matrix=cost, epsilon=_RELATIVE_EPSILON)
         limits = {"threshold": _THRESHOLD, "max_iterations": _MAX_ITERATIONS}
-        return linear.solve(geometry, rows, columns, **limits).matrix
+        # ott adds axes in silence, while it is traced.
+        with jax.numpy_rank_promotion("allow"):
+            return linear.solve(geometry, rows, columns, **limits).matrix
 
     return solve

@@ -231,10 +231,10 @@ def _squares(
     """
     total = jnp.where(y_mask[:, None], y, 0).sum(axis=0, dtype=jnp.float64)
     centre = (total / jnp.maximum(y_mask.sum(), 1)).astype(jnp.bfloat16).astype(x.dtype)
-    x, y = x - centre, y - centre
+    x, y = x - centre[None], y - centre[None]
     product = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST).astype(jnp.float64)
     x_norms, y_norms = (jnp.square(z.astype(jnp.float64)).sum(axis=-1) for z in (x, y))
-    norms = x_norms[:, None] + y_norms
+    norms = x_norms[:, None] + y_norms[None]
     squares = norms - 2 * product
     return jnp.where(squares > _RESOLUTION * jnp.finfo(x.dtype).eps * norms, squares, 0)
 
@@ -243,7 +243,7 @@ def _pairs(
     x_mask: Bool[Array, " cells"], y_mask: Bool[Array, " targets"], within: bool
 ) -> Bool[Array, "cells targets"]:
     """Pairs of real cells; within a set without those of a cell with itself."""
-    pairs = x_mask[:, None] & y_mask
+    pairs = x_mask[:, None] & y_mask[None]
     return pairs & ~jnp.eye(len(x_mask), dtype=bool) if within else pairs
 
 
@@ -293,7 +293,7 @@ def _nearest_cosine(
     x_unit, x_zero = _unit_rows(x)
     y_unit, y_zero = _unit_rows(y)
     product = jnp.matmul(x_unit, y_unit.T, precision=jax.lax.Precision.HIGHEST)
-    nearest = jnp.where(y_mask, product, -jnp.inf).argmax(axis=-1)
+    nearest = jnp.where(y_mask[None], product, -jnp.inf).argmax(axis=-1)
     # 1 - cos = |u - v|^2 / 2 for unit vectors, without the cancellation of 1 - cos near 1.
     distance = 0.5 * jnp.square(x_unit - y_unit[nearest]).sum(axis=-1)
     return jnp.where(x_mask, jnp.where(x_zero | y_zero[nearest], 1.0, distance), 0.0)

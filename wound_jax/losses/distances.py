@@ -150,7 +150,7 @@ def self_squared_distances(
 
 def without_diagonal(squares: SelfMatrix) -> SelfMatrix:
     """A cell is no distance from itself, exactly."""
-    return jnp.where(jnp.eye(squares.shape[-1], dtype=bool), 0, squares)
+    return jnp.where(jnp.eye(squares.shape[-1], dtype=bool)[None], 0, squares)
 
 
 def pair_mean(a: RowWeights, entries: PairMatrix, b: ColumnWeights) -> PerSet:

@@ -20,7 +20,7 @@ here the solver sees constants and the dual is evaluated on the live C, which is
 derivative and stays finite for the weights of 0 that mark padding.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +46,10 @@ from wound_jax.losses.registry import SetLossValue, register_loss
 from wound_jax.losses.settings import SinkhornSettings
 
 if TYPE_CHECKING:
-    from ott.solvers.linear.sinkhorn import Sinkhorn as Solver
+    import ott.solvers.linear.sinkhorn
 
+# By its whole name: ott takes seconds to import, and is not imported to say what it solves with.
+Solver: TypeAlias = "ott.solvers.linear.sinkhorn.Sinkhorn"
 # The temperature where all cells of a set coincide: the divergence is 0 there at any temperature,
 # but none of 0 can be divided by.
 SMALLEST_TEMPERATURE = 1e-12
@@ -105,7 +107,7 @@ def sinkhorn_divergence(
     temperature = jnp.where(filled, jnp.maximum(temperature, SMALLEST_TEMPERATURE), 1)
     weights_x, weights_y = fill_empty(a, filled), fill_empty(b, filled)
 
-    def transport(squares: PairMatrix, rows: RowWeights, columns: ColumnWeights, solver: "Solver"):
+    def transport(squares: PairMatrix, rows: RowWeights, columns: ColumnWeights, solver: Solver):
         # An empty set becomes a problem without costs, which is solved at once.
         costs = jnp.where(filled[:, None, None], squares / 2, 0)
         return _transport(solver, costs, rows, columns, temperature)
@@ -132,7 +134,7 @@ class Transport(NamedTuple):
     iterations: Int[Array, "sets"]
 
 
-def _solver(threshold: float, max_iterations: int, *, symmetric: bool = False) -> "Solver":
+def _solver(threshold: float, max_iterations: int, *, symmetric: bool = False) -> Solver:
     """ott's solver; for a set against itself with the averaged updates of Feydy et al., eq. 25.
 
     The error is taken at every iteration: over a batch of sets it is computed at every iteration
@@ -151,7 +153,7 @@ def _solver(threshold: float, max_iterations: int, *, symmetric: bool = False) -
 
 
 def _transport(
-    solver: "Solver",
+    solver: Solver,
     costs: PairMatrix,
     a: RowWeights,
     b: ColumnWeights,
@@ -162,8 +164,10 @@ def _transport(
     from ott.problems.linear.linear_problem import LinearProblem
 
     def solve(cost, row_weights, column_weights, epsilon):
-        problem = LinearProblem(Geometry(cost, epsilon=epsilon), row_weights, column_weights)
-        solved = solver(problem)
+        # ott adds axes in silence, while it is traced: here, under the `vmap` and every derivative.
+        with jax.numpy_rank_promotion("allow"):
+            geometry = Geometry(cost, epsilon=epsilon)
+            solved = solver(LinearProblem(geometry, row_weights, column_weights))
         return solved.f, solved.g, jnp.asarray(solved.converged), jnp.asarray(solved.n_iters)
 
     frozen = jax.lax.stop_gradient((costs, a, b, temperature))

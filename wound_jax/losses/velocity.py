@@ -285,7 +285,9 @@ def _target_potentials(
     iterations = {"inner_iterations": 1, "max_iterations": max_iterations}
 
     def solve(cost, a, b, temperature):
-        return linear.solve(Geometry(cost, epsilon=temperature), a, b, **iterations).g
+        # ott adds axes in silence, while it is traced.
+        with jax.numpy_rank_promotion("allow"):
+            return linear.solve(Geometry(cost, epsilon=temperature), a, b, **iterations).g
 
     return jax.vmap(solve)(cost, a, b, temperature)
 

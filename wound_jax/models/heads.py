@@ -31,7 +31,7 @@ class TimepointEncoder(nnx.Module):
     def __call__(self, time: Float[Array, "sets"]) -> Float[Array, "sets hidden"]:
         """The vector of each timepoint (days after injury)."""
         periods = 2.0 ** jnp.linspace(1.0, 8.0, _PERIODS)
-        angle = 2 * jnp.pi * time[:, None] / periods
+        angle = 2 * jnp.pi * time[:, None] / periods[None]
         return self.map(jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1))
 
 

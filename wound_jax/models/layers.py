@@ -57,6 +57,11 @@ def as_rows(x: Float[Array, "... width"]) -> Float[Array, "rows width"]:
     return x.reshape(-1, x.shape[-1])
 
 
+def along_last(values: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The values with as many axes as `x`, along its last: axes are never added in silence."""
+    return jnp.expand_dims(values, tuple(range(x.ndim - values.ndim)))
+
+
 def linear(
     fan_in: int,
     fan_out: int,
@@ -143,7 +148,7 @@ class Embedding(nnx.Module):
         """Maps integer codes `[...]` to vectors `[..., hidden]`."""
         table = self.table[...]
         known = jnp.take(table, jnp.maximum(codes, 0), axis=0)
-        return jnp.where((codes >= 0)[..., None], known, table.mean(0))
+        return jnp.where((codes >= 0)[..., None], known, along_last(table.mean(0), known))
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -174,13 +179,15 @@ def _layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
     # In two passes: E[x^2] - E[x]^2 cancels.
     centred = x - x.mean(-1, keepdims=True)
     variance = jnp.square(centred).mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon) * scale + bias
+    normed = centred * jax.lax.rsqrt(variance + epsilon)
+    return normed * along_last(scale, x) + along_last(bias, x)
 
 
 @partial(jax.checkpoint, static_argnums=2)
 def _rms_norm(x: Array, scale: Array, epsilon: float) -> Array:
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon) * scale
+    normed = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
+    return normed * along_last(scale, x)
 
 
 def attend(
@@ -206,7 +213,8 @@ def attend(
     scores = jnp.einsum("bqd,bkd->bqk", rows, keys, preferred_element_type=jnp.float32)
     allowed = jnp.repeat(mask, kv_heads, axis=0)[:, None, :]
     if causal:
-        allowed &= jnp.arange(rows.shape[1])[:, None] % cells >= jnp.arange(cells)
+        behind = jnp.arange(rows.shape[1])[:, None] % cells >= jnp.arange(cells)[None]
+        allowed &= behind[None]
     scores = scores * width**-0.5 + jnp.where(allowed, 0.0, _NEVER)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     # Divided by their sum after the product, which is half as wide as the weights.

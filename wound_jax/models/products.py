@@ -90,7 +90,7 @@ def add_offset(
     rows: Float[Array, "rows width"], offset: Float[Array, " width"]
 ) -> Float[Array, "rows width"]:
     """`rows + offset` in the dtype of the rows; the gradient of the offset sums in float32."""
-    return rows + offset.astype(rows.dtype)
+    return rows + offset.astype(rows.dtype)[None]
 
 
 def _offset_forward(rows: Array, offset: Array) -> tuple[Array, Array]:

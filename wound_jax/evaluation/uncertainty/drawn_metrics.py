@@ -252,7 +252,7 @@ def _sums_by_holder(
     """
 
     def row(point: Float[Array, " dims"]) -> Float[Array, " holders"]:
-        distances = jnp.sqrt(jnp.square(y - point).sum(axis=-1))
+        distances = jnp.sqrt(jnp.square(y - point[None]).sum(axis=-1))
         return jnp.matmul(distances, members, precision=jax.lax.Precision.HIGHEST)
 
     return jax.lax.map(row, x, batch_size=_ROW_BLOCK)

@@ -76,7 +76,7 @@ def stream_spread(streams: Float[Array, "sets cells streams hidden"], mask: Cell
     token_means = x.mean(axis=-2)
     between_streams = _token_mean(jnp.square(x - token_means[..., None, :]).mean(axis=-2), mask)
     centre = _token_mean(token_means, mask)
-    between_tokens = _token_mean(jnp.square(token_means - centre), mask)
+    between_tokens = _token_mean(jnp.square(token_means - centre[None, None]), mask)
     within, total = between_streams.sum(), (between_streams + between_tokens).sum()
     return jnp.where(total == 0, 0.0, within / jnp.where(total == 0, 1.0, total))
 

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from wound_jax.arrays import CellHidden
 from wound_jax.errors import UserError, unknown_name
+from wound_jax.models.layers import along_last
 from wound_jax.models.mhc.doubly_stochastic import (
     mix_permutations,
     permutation_count,
@@ -126,14 +127,16 @@ def hyper_maps(
     n = config.streams
     z = project_streams(streams, weights["phi"])
     pre, post, res = jnp.split(z, (n, 2 * n), axis=-1)
-    h_pre = jax.nn.sigmoid(weights["a_pre"] * pre + weights["b_pre"])
-    h_post = 2 * jax.nn.sigmoid(weights["a_post"] * post + weights["b_post"])
+    h_pre = jax.nn.sigmoid(weights["a_pre"] * pre + along_last(weights["b_pre"], pre))
+    h_post = 2 * jax.nn.sigmoid(weights["a_post"] * post + along_last(weights["b_post"], post))
     if config.h_res == "identity":
         h_res = jnp.broadcast_to(jnp.eye(n, dtype=z.dtype), (*z.shape[:-1], n, n))
     elif config.h_res == "birkhoff":
-        h_res = mix_permutations(weights["a_res"] * res + weights["b_res"], n)
+        logits = weights["a_res"] * res + along_last(weights["b_res"], res)
+        h_res = mix_permutations(logits, n)
     else:
-        logits = weights["a_res"] * res.reshape(*res.shape[:-1], n, n) + weights["b_res"]
+        res = res.reshape(*res.shape[:-1], n, n)
+        logits = weights["a_res"] * res + along_last(weights["b_res"], res)
         h_res = sinkhorn_knopp(logits, config.iterations)
     return HyperMaps(h_pre=h_pre, h_post=h_post, h_res=h_res)
 
