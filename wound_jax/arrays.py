@@ -5,12 +5,15 @@ set, `targets` that of a measured treated cell. A set shorter than the array is 
 mask, never a value, says which places are real.
 """
 
-from typing import Any
+import dataclasses
+from typing import Any, TypeVar
 
-from jaxtyping import Array, Bool, Float
+import jax
+from jaxtyping import Array, Bool, Float, Shaped
 
-# A NumPy array before it is placed on a device, a jax.Array afterwards. Batches are both in turn,
-# so their fields take either; jaxtyping still checks shape and dtype.
+# A NumPy array before it is placed on a device, a jax.Array afterwards, a NumPy array again once it
+# is fetched. Batches, states and results are each in turn, so their fields take either; jaxtyping
+# still checks shape and dtype.
 HostOrDevice = Any
 
 CellFeatures = Float[Array, "sets cells dims"]
@@ -24,4 +27,36 @@ Scalar = Float[Array, ""]
 
 # Parameters as a flat mapping from a dotted path to an array: the form in which they are
 # partitioned, counted, checkpointed and compared.
-Parameters = dict[str, Array]
+Parameters = dict[str, Shaped[HostOrDevice, "..."]]
+
+_Dataclass = TypeVar("_Dataclass", bound=type)
+
+
+def pytree(cls: _Dataclass) -> _Dataclass:
+    """A dataclass as a pytree; fields with the metadata `static` are no arrays.
+
+    JAX rebuilds a tree around whatever takes the place of its arrays: batches with one more axis,
+    shardings, placeholders. So the constructor, and what its annotations say, is for those who
+    make one, and a tree is rebuilt without it.
+    """
+    fields = dataclasses.fields(cls)
+    meta = [field.name for field in fields if field.metadata.get("static", False)]
+    data = [field.name for field in fields if field.name not in meta]
+
+    def flatten(tree):
+        return [getattr(tree, name) for name in data], tuple(getattr(tree, name) for name in meta)
+
+    def flatten_with_keys(tree):
+        leaves, fixed = flatten(tree)
+        keys = (jax.tree_util.GetAttrKey(name) for name in data)
+        return list(zip(keys, leaves, strict=True)), fixed
+
+    def unflatten(fixed, leaves):
+        tree = object.__new__(cls)
+        for names, values in ((data, leaves), (meta, fixed)):
+            for name, value in zip(names, values, strict=True):
+                object.__setattr__(tree, name, value)
+        return tree
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls

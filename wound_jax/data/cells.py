@@ -5,11 +5,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from wound_jax.arrays import HostOrDevice
+from wound_jax.arrays import HostOrDevice, pytree
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group, control_pairs, make_groups, require_controls
 from wound_jax.data.sets import PlanBuilder
@@ -23,7 +22,7 @@ from wound_jax.data.velocity.contract import VelocityData
 _LABELS = 100_000
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True, eq=False)
 class Cells:
     """Cells as a model sees them, on the host or, as a tree of arrays, on devices.

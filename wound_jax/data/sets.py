@@ -14,13 +14,13 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from wound_jax.arrays import HostOrDevice
+from wound_jax.arrays import HostOrDevice, pytree
 from wound_jax.data.groups import Group
 from wound_jax.data.seeding import Use, stream
 from wound_jax.data.spec import Codes
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True, eq=False)
 class SetPlan:
     """Sets of cells as positions among all cells, on the host or on devices.
@@ -47,8 +47,8 @@ class SetPlan:
         return len(self.perturbation)
 
     def take(self, index: np.ndarray | slice) -> "SetPlan":
-        """The sets at `index`."""
-        return SetPlan(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        """The sets at `index`; of stacked plans the first axis is taken, whatever lies along it."""
+        return jax.tree.map(lambda column: column[index], self)
 
     def batches(self, size: int) -> list["SetPlan"]:
         """Cuts the sets into the fewest batches of at most `size`, filled up with empty sets.

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
 
+from wound_jax.arrays import HostOrDevice
 from wound_jax.errors import UserError
 
 DATA_AXIS = "data"
@@ -79,7 +81,7 @@ def cut_sets(batch: Any, parts: int, devices: int) -> Any:
         The arrays `[parts, sets / parts, ...]`; each part has as many sets of every device.
     """
 
-    def cut(leaf: jax.Array) -> jax.Array:
+    def cut(leaf: Shaped[HostOrDevice, "sets ..."]) -> Shaped[HostOrDevice, "parts ..."]:
         of_device = leaf.reshape(devices, parts, -1, *leaf.shape[1:])
         return of_device.swapaxes(0, 1).reshape(parts, -1, *leaf.shape[1:])
 

@@ -22,16 +22,23 @@ A loss is a class whose fields are its section of the config (README, "How to ad
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
 
-import jax
+from jaxtyping import Float
 from pydantic import ValidationError
 
-from wound_jax.arrays import CellFeatures, CellMask, PerSet, TargetFeatures, TargetMask
+from wound_jax.arrays import (
+    CellFeatures,
+    CellMask,
+    HostOrDevice,
+    TargetFeatures,
+    TargetMask,
+    pytree,
+)
 from wound_jax.config.keys import keys_of, refusals
 from wound_jax.errors import UserError, unknown_name
 from wound_jax.losses.settings import LOSSES, LossSettings
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SetLossValue:
     """What a set loss returns; a pytree.
@@ -41,8 +48,8 @@ class SetLossValue:
         diagnostics: figures of each set worth logging, by name; no gradient is taken of them.
     """
 
-    value: PerSet
-    diagnostics: dict[str, PerSet] = field(default_factory=dict)
+    value: Float[HostOrDevice, "sets"]
+    diagnostics: dict[str, Float[HostOrDevice, "sets"]] = field(default_factory=dict)
 
 
 @runtime_checkable

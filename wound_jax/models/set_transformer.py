@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from wound_jax.arrays import CellFeatures, CellGenes, HostOrDevice, Scalar
+from wound_jax.arrays import CellFeatures, CellGenes, HostOrDevice, Scalar, pytree
 from wound_jax.models.backbones.base import Backbone, backbone_family
 from wound_jax.models.heads import GeneDecoder, ScalarEncoder, TimepointEncoder
 from wound_jax.models.layers import Embedding, MultilayerPerceptron, linear
@@ -47,10 +47,10 @@ class ModelDims:
     non_negative: bool = False
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SetInputs:
-    """What the model is given, for each set.
+    """What the model is given, for each set; `stack` are the seeds, where several train together.
 
     Attributes:
         control: features of the control cells.
@@ -62,16 +62,16 @@ class SetInputs:
         scalars: scalar features of the control cells, standardised.
     """
 
-    control: Float[HostOrDevice, "sets cells dims"]
-    mask: Bool[HostOrDevice, "sets cells"]
-    perturbation: Int[HostOrDevice, "sets"]
-    timepoint: Int[HostOrDevice, "sets"]
-    replicate: Int[HostOrDevice, "sets cells"]
-    time: Float[HostOrDevice, "sets"] | None = None
-    scalars: Float[HostOrDevice, "sets cells scalars"] | None = None
+    control: Float[HostOrDevice, "*stack sets cells dims"]
+    mask: Bool[HostOrDevice, "*stack sets cells"]
+    perturbation: Int[HostOrDevice, "*stack sets"]
+    timepoint: Int[HostOrDevice, "*stack sets"]
+    replicate: Int[HostOrDevice, "*stack sets cells"]
+    time: Float[HostOrDevice, "*stack sets"] | None = None
+    scalars: Float[HostOrDevice, "*stack sets cells scalars"] | None = None
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Prediction:
     """What the model returns.

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Bool, Float
 
-from wound_jax.arrays import HostOrDevice
+from wound_jax.arrays import HostOrDevice, pytree
 from wound_jax.data.cells import Cells
 from wound_jax.data.sets import SetPlan
 from wound_jax.data.store.rows import DiskRows
@@ -24,7 +24,7 @@ from wound_jax.devices.prefetch import Ahead
 from wound_jax.models.set_transformer import SetInputs
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SetVelocity:
     """Velocities of the control cells or of the target cells of each set.
@@ -35,20 +35,20 @@ class SetVelocity:
         dims: features that have a velocity.
     """
 
-    velocity: Float[HostOrDevice, "sets members dims"]
-    confidence: Float[HostOrDevice, "sets members"]
-    dims: Bool[HostOrDevice, "sets dims"]
+    velocity: Float[HostOrDevice, "*stack sets members dims"]
+    confidence: Float[HostOrDevice, "*stack sets members"]
+    dims: Bool[HostOrDevice, "*stack sets dims"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SetBatch:
-    """A batch as the model and the loss see it."""
+    """A batch as the model and the loss see it; `stack` as in `SetInputs`."""
 
     inputs: SetInputs
-    target: Float[HostOrDevice, "sets targets dims"]
-    target_genes: Float[HostOrDevice, "sets targets genes"] | None
-    target_mask: Bool[HostOrDevice, "sets targets"]
+    target: Float[HostOrDevice, "*stack sets targets dims"]
+    target_genes: Float[HostOrDevice, "*stack sets targets genes"] | None
+    target_mask: Bool[HostOrDevice, "*stack sets targets"]
     velocity: SetVelocity | None = None
 
 

@@ -19,14 +19,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from wound_jax.arrays import Parameters, Scalar
+from wound_jax.arrays import HostOrDevice, Parameters, Scalar, pytree
 from wound_jax.data.cells import Cells
 from wound_jax.devices.mesh import Devices, cut_sets
 from wound_jax.training.batch import Batch, SetBatch, gather
 from wound_jax.training.objective import Metrics, Objective, set_weights
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class TrainState:
     """Everything that changes while training, and the frozen parameters beside it.
@@ -38,7 +38,7 @@ class TrainState:
         opt_state: the optimiser's state over `trainable`.
     """
 
-    step: Int[Array, ""]
+    step: Int[HostOrDevice, ""]
     trainable: Parameters
     frozen: Parameters
     opt_state: optax.OptState
@@ -58,7 +58,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     labels: dict[str, str],
-    seed: int,
+    seed: int | Int[Array, ""],
     accumulate: int = 1,
     devices: int = 1,
 ) -> tuple[TrainState, Metrics]:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import anndata as ad
-import jax
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Bool, Float
 
-from wound_jax.arrays import HostOrDevice
+from wound_jax.arrays import HostOrDevice, pytree
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.seeding import Use, stream
 from wound_jax.data.source import Matrix, is_gene_matrix, layer_names, matrix
@@ -37,7 +36,7 @@ LATENT = "velocity_latent"
 LATENT_BASIS = "velocity_latent_basis"
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class VelocityData:
     """Velocities of cells, without NaN, on the host or on devices.
