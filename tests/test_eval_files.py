@@ -11,6 +11,7 @@ import pytest
 from wound_jax.config import load_config
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
+from wound_jax.evaluation.context import fit_context
 from wound_jax.evaluation.files import Deltas, best_baseline, mean_deltas, write_report
 from wound_jax.evaluation.mixing import CellMap, ProjectedStratum, _thin, fit_cell_map
 from wound_jax.evaluation.result import Result
@@ -149,7 +150,8 @@ def test_the_map_is_a_function_of_the_seed_and_holds_no_more_cells_than_asked(sa
 
 
 def write(tmp_path, plots: bool, genes: tuple[str, ...]) -> set[str]:
-    context = SimpleNamespace(project=lambda cells: cells.astype(float))
+    cells = np.concatenate([arm for one in STRATA for arm in (one.control, one.treated)])
+    context = fit_context(STRATA, cells, n_pcs=3, n_top_genes=3, seed=0)
     draws = Draws(
         methods=("model", "low", "shift"), metrics=("pearson_delta",), units="replicates",
         n_units=2,

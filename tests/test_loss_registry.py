@@ -59,7 +59,7 @@ def test_the_losses_and_their_options():
     assert options_of("combined") == {*SINKHORN_OPTIONS, "sinkhorn_weight"}
 
 
-@pytest.mark.parametrize("name", ["combined", "energy", "mse", "sinkhorn"])
+@pytest.mark.parametrize("name", LOSSES.names())
 def test_every_loss_keeps_the_promises(name):
     """Empty sets, padding and shapes; the accuracy of each is tested in its own file."""
     loss = make_loss(name)
@@ -181,7 +181,7 @@ def test_combined_is_the_weighted_sum_of_its_terms():
 
 
 def test_mse_takes_the_pairs_valid_on_both_sides():
-    x, y = np.random.default_rng(0).standard_normal((2, 2, 5, 3)).astype("f4")
+    x, y = normal(0, 2, 2, 5, 3)
     first, second = mask(4, 5, places=5), mask(5, 2, places=5)
     got, gradient = loss_and_gradient(make_loss("mse"), x, y, first, second)
     expected = [((x[0, :4] - y[0, :4]) ** 2).mean(), ((x[1, :2] - y[1, :2]) ** 2).mean()]

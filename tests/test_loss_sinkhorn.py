@@ -200,7 +200,7 @@ def while_loops(function, *arguments):
 
 @both_algorithms
 def test_no_solver_loop_is_differentiated(loss):
-    x, y = two_sets()
+    x, y = map(jnp.asarray, two_sets())
     masks = mask(5, 5, places=CELLS), mask(7, 7, places=TARGETS)
 
     def total(x):

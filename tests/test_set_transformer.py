@@ -71,10 +71,10 @@ def test_padding_changes_neither_value_nor_gradient(family):
     graphdef, parameters = tiny_run.model(*FAMILIES[family])
     inputs = tiny_run.inputs()
     inputs.mask[0, 5:], inputs.mask[1, :3], inputs.mask[2] = False, False, False
-    padding = ~inputs.mask
+    padding, placed = ~inputs.mask, jax.tree.map(jnp.asarray, inputs)
 
     def total(parameters, control, replicate):
-        given = replace(inputs, control=control, replicate=replicate)
+        given = replace(placed, control=control, replicate=replicate)
         cells = predict(graphdef, parameters, given).cells
         return (jnp.where(inputs.mask[..., None], cells, 0.0) ** 2).sum(), cells
 

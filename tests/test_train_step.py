@@ -160,7 +160,7 @@ def test_a_set_counts_by_its_measured_cells(case):
     grad, parameters, batch_of, plan = case
     sizes = plan.target_mask.sum(axis=1)
     assert len(set(sizes)) > 1
-    alone = [grad(parameters, batch_of(plan.take([i]), 3))[0] for i in range(3)]
+    alone = [grad(parameters, batch_of(plan.take(np.array([i])), 3))[0] for i in range(3)]
     together, _ = grad(parameters, batch_of(plan, 3))
     np.testing.assert_allclose(together, np.average(alone, weights=sizes), rtol=1e-5)
 

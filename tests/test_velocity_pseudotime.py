@@ -62,7 +62,7 @@ def test_transitions_equal_the_published_rules_cell_by_cell():
         np.testing.assert_allclose(soft[i], weights / weights.sum(), rtol=1e-12)
         np.testing.assert_allclose(hard[i], kept / kept.sum(), rtol=1e-12)
     with pytest.raises(UserError, match="Did you mean 'soft'"):
-        forward_transitions(time, neighbours, "sotf")  # pyright: ignore[reportArgumentType]
+        forward_transitions(time, neighbours, "sotf")
 
 
 # --- pseudotime -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pkgutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -183,7 +183,7 @@ class Section(BaseModel):
         return iter(())
 
     @model_validator(mode="after")
-    def _without_problems(self) -> Self:
+    def _without_problems(self) -> "Section":
         found = list(self.problems())
         if found:
             raise ValueError("\n".join(found))

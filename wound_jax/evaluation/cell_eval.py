@@ -37,7 +37,8 @@ _UPPER = 15.0
 # A value whose fraction is no larger counts as whole there.
 _WHOLE = 1e-3
 
-Cells = Float[np.ndarray, "cells genes"]
+# Of one stratum: among several, the number of cells differs.
+Cells = Float[np.ndarray, "_cells genes"]
 
 
 def write_pair(

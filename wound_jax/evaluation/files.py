@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -19,7 +19,6 @@ from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
 from wound_jax.evaluation.mixing import ProjectedStratum, fit_cell_map
-from wound_jax.evaluation.reference import Reference
 from wound_jax.evaluation.result import Result
 from wound_jax.evaluation.scorecard import render_scorecard
 from wound_jax.evaluation.table import results_table
@@ -66,7 +65,7 @@ class Deltas:
 
 def mean_deltas(
     strata: Sequence[Stratum],
-    predictions: Sequence[Float[np.ndarray, "cells genes"]],
+    predictions: Sequence[Float[np.ndarray, "_cells genes"]],
     genes: Sequence[str],
     rival: str,
     baseline: Baseline,
@@ -134,7 +133,22 @@ def _rows(values: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(values).astype(np.float32)
 
 
-def write_report(folder: Path, result: Result, reference: Reference, config: RunConfig) -> str:
+@runtime_checkable
+class MeasuredBy(Protocol):
+    """What the files of an evaluation take of a `wound_jax.evaluation.reference.Reference`."""
+
+    @property
+    def context(self) -> ScoreContext:
+        """Genes and components."""
+        ...
+
+    @property
+    def baselines(self) -> Mapping[str, Baseline]:
+        """The fitted baselines by name."""
+        ...
+
+
+def write_report(folder: Path, result: Result, reference: MeasuredBy, config: RunConfig) -> str:
     """Writes everything about one evaluation, and returns its tables as text.
 
     Args:

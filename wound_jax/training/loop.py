@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from wound_jax.data.sets import SetPlan
 from wound_jax.data.spec import DataSpec
@@ -96,6 +96,7 @@ _AHEAD = 2
 _Announced = tuple[SetPlan, Sequence[SetPlan]]
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """What is trained: a `wound_jax.training.setup.Run`, or whatever else has its parts.
 
@@ -128,6 +129,7 @@ class Trainable(Protocol):
         ...
 
 
+@runtime_checkable
 class _Log(Protocol):
     """What is kept while training: a `wound_jax.training.log.TrainingLog`, or one of many seeds."""
 

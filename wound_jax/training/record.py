@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wound_jax.config.load import dump_config
 from wound_jax.config.plugins import changed_plugins, plugin_records
@@ -21,16 +21,19 @@ from wound_jax.config.schema import RunConfig
 from wound_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from wound_jax.data.cells import PreparedData
-    from wound_jax.training.loop import Trainable
+    import wound_jax.data.cells
+    import wound_jax.training.loop
 
+# By their whole names: a record is read by what starts without all that trains.
+PreparedData: TypeAlias = "wound_jax.data.cells.PreparedData"
+Trainable: TypeAlias = "wound_jax.training.loop.Trainable"
 PACKAGES = (
     "wound_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "anndata",
     "scanpy", "numpy", "scipy", "scikit-learn",
 )  # fmt: skip
 
 
-def record_start(folder: Path, config: RunConfig, data: "PreparedData", run: "Trainable") -> dict:
+def record_start(folder: Path, config: RunConfig, data: PreparedData, run: Trainable) -> dict:
     """Writes what is known of a run before its first step.
 
     Args:

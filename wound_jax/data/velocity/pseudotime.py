@@ -322,7 +322,7 @@ def _in_words(leave_out: Mapping[str, tuple[str, ...]]) -> str:
 def forward_transitions(
     pseudotime: Float[np.ndarray, " cells"],
     neighbours: Int[np.ndarray, "cells k"],
-    scheme: Scheme = "soft",
+    scheme: str = "soft",
 ) -> Float[np.ndarray, "cells k"]:
     """Transition probabilities from each cell to its neighbours, biased towards later ones.
 

@@ -122,7 +122,7 @@ def set_metric(
 
 def score_all(
     strata: Sequence[Stratum],
-    predictions: Sequence[Float[np.ndarray, "cells genes"]],
+    predictions: Sequence[Float[np.ndarray, "_cells genes"]],
     context: ScoreContext,
     names: Sequence[str] | None = None,
     *,

@@ -6,7 +6,7 @@ and strata that lost an arm in the draw along with them.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from wound_jax.evaluation.uncertainty.resampling import fingerprint, plan_resamp
 from wound_jax.evaluation.uncertainty.weights import ArmWeights, draw_weights
 
 
+@runtime_checkable
 class Predictions(Protocol):
     """Predictions of one method, an array a stratum; they may be made as they are asked for."""
 

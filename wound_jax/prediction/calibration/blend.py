@@ -37,7 +37,8 @@ _LARGEST_FACTOR = 2.0
 # Where no stratum is at hand to choose by, the two count alike.
 NO_CHOICE = 0.5
 
-Cells = Float[np.ndarray, "cells genes"]
+# Of one stratum: among several, the number of cells differs.
+Cells = Float[np.ndarray, "_cells genes"]
 Mean = Float[np.ndarray, " genes"]
 
 
