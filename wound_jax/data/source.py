@@ -329,12 +329,22 @@ def _require(kind: str, name: str, present: Collection[str]) -> None:
         raise unknown_name(f"AnnData {kind} key", name, present)
 
 
-def n_columns(values: Matrix) -> int:
+@runtime_checkable
+class HasShape(Protocol):
+    """A matrix in memory, or one that is still in its file."""
+
+    @property
+    def shape(self) -> Any:
+        """Rows and columns."""
+        ...
+
+
+def n_columns(values: HasShape) -> int:
     """Number of columns (scipy leaves open whether a matrix has a shape)."""
     return cast(tuple[int, int], values.shape)[1]
 
 
-def n_rows(values: Matrix) -> int:
+def n_rows(values: HasShape) -> int:
     """Number of rows."""
     return cast(tuple[int, int], values.shape)[0]
 

@@ -173,8 +173,9 @@ class CellSets:
 
     label: str
     control: Float[np.ndarray, "cells dims"]
-    treated: Float[np.ndarray, "targets dims"]
-    predicted: Float[np.ndarray, "predicted dims"]
+    # Whether the coordinates are the same is asked on construction, in words for the user.
+    treated: Float[np.ndarray, "targets _dims"]
+    predicted: Float[np.ndarray, "predicted _dims"]
     control_replicates: Shaped[np.ndarray, " cells"] | None = None
     treated_replicates: Shaped[np.ndarray, " targets"] | None = None
     paired: bool = True
