@@ -46,7 +46,8 @@ class Stratum:
     cell_type: str
     timepoint: str | None
     control: Float[np.ndarray, "cells genes"]
-    treated: Float[np.ndarray, "targets genes"]
+    # Whether the genes are as many is asked on construction, in words for the user.
+    treated: Float[np.ndarray, "targets _genes"]
     perturbation: str
     control_replicates: Shaped[np.ndarray, " cells"] | None = None
     treated_replicates: Shaped[np.ndarray, " targets"] | None = None
