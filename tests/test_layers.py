@@ -161,7 +161,7 @@ def test_the_gradient_of_an_offset_of_half_precision_sums_in_float32():
     assert (value.dtype, of_rows.dtype, of_offset.dtype) == (rows.dtype, rows.dtype, jnp.float32)
     np.testing.assert_array_equal(of_rows, rows)
     np.testing.assert_allclose(of_offset, np.asarray(rows, np.float64).sum(0), rtol=1e-6)
-    np.testing.assert_array_equal(value, rows + offset.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(value, rows + offset.astype(jnp.bfloat16)[None])
 
 
 def test_a_narrow_product_of_half_precision_has_its_gradients():
