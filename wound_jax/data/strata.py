@@ -46,11 +46,11 @@ class Stratum:
     cell_type: str
     timepoint: str | None
     control: Float[np.ndarray, "cells genes"]
-    # Whether the genes are as many is asked on construction, in words for the user.
+    # What fits what is asked on construction, in words for the user: `_` leaves it to that.
     treated: Float[np.ndarray, "targets _genes"]
     perturbation: str
-    control_replicates: Shaped[np.ndarray, " cells"] | None = None
-    treated_replicates: Shaped[np.ndarray, " targets"] | None = None
+    control_replicates: Shaped[np.ndarray, " _cells"] | None = None
+    treated_replicates: Shaped[np.ndarray, " _targets"] | None = None
 
     def __post_init__(self) -> None:
         shapes = f"control {self.control.shape}, treated {self.treated.shape}"
