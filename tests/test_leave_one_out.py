@@ -149,6 +149,30 @@ def test_the_next_label_validates_where_asked_for(tmp_path):
     assert value_at(folds[2].variants[0].config, "split.val") == ("Fib",)
 
 
+def test_labels_of_any_script_are_held_out_in_folders_of_their_own(tmp_path):
+    odd = [
+        "it's",
+        'a, b\n"c"',
+        "../x",
+        "..",
+        "=1",
+        "null",
+        "1.0",
+        "$x$",
+        "日本",
+        "\u0394/β",
+        "x\x1b",
+    ]
+    path = write_spec(tmp_path, labels=odd, validate_on_next=True)
+    folds = plan_folds(load_leave_one_out(path), path, [], tmp_path / "out", odd)
+    for fold, label, follows in zip(folds, odd, [*odd[1:], odd[0]], strict=True):
+        (config, *_) = fold.variants[0].runs.values()
+        assert value_at(config, "split.test") == (label,)
+        assert value_at(config, "split.val") == (follows,)
+        assert fold.folder.resolve().parent == (tmp_path / "out").resolve()
+    assert len({fold.folder for fold in folds}) == len(odd)
+
+
 def table(pearson: float, mse: float) -> dict[str, float]:
     named = dict.fromkeys(METRICS, 0.5)
     return named | {"pearson_delta": pearson, "mse": mse, "e_distance_ratio": 1 - pearson}

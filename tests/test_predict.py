@@ -157,6 +157,32 @@ def test_with_controls_both_arms_are_in_one_file(tmp_path):
     assert list(out.obs["mouse_id"][n:]) == list(controls.obs["mouse_id"])
 
 
+def test_columns_stay_as_they_were_written_and_the_condition_is_that_of_training(tmp_path, capsys):
+    cells = shrunk_runs.cells()
+    expected = predicted(tmp_path, cells, with_controls=True)
+    for column in ("condition", "cell_types_simple_short"):
+        labels = frame(cells.obs)[column].astype(object)
+        labels.iloc[::3] = labels.iloc[::3] + " "
+        cells.obs[column] = labels
+    found = predicted(tmp_path, cells, with_controls=True)
+    assert "obs['condition'] (data.pert_col): " in capsys.readouterr().err
+    np.testing.assert_array_equal(dense(found.X), dense(expected.X))
+    assert list(found.obs["condition"]) == list(expected.obs["condition"])
+    written_as = frame(cells.obs)["cell_types_simple_short"]
+    names = [name.removesuffix("-control") for name in found.obs_names]
+    assert list(found.obs["cell_types_simple_short"]) == list(written_as[names])
+    assert list(found.obs["seen_cell_type"]) == list(expected.obs["seen_cell_type"])
+
+
+def test_a_type_that_is_spelt_otherwise_than_in_training_is_refused(tmp_path):
+    cells = shrunk_runs.cells()
+    types = frame(cells.obs)["cell_types_simple_short"].astype(str)
+    known = shrunk_runs.loaded("tiny").spec.cell_types.names[0]
+    cells.obs["cell_types_simple_short"] = types.replace(known, known.swapcase()).astype(object)
+    with pytest.raises(UserError, match=f"'{known.swapcase()}'.*trained on '{known}'"):
+        predicted(tmp_path, cells)
+
+
 def test_an_embedding_run_predicts_genes_through_its_decoder(tmp_path):
     cells = shrunk_runs.cells()
     out = predicted(tmp_path, cells, "tiny-2")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from wound_jax.files import inert
 from wound_jax.report.blocks import (
     Column,
     Definitions,
@@ -150,6 +151,19 @@ def test_the_file_holds_what_the_rows_hold_in_full(tmp_path):
     assert lines[0] == [HOSTILE, repr(1 / 3), "0.25", "0.1", "0.4", "", "1"]
     assert lines[1] == [HOSTILE, "", "-0.5", "", "", "", ""]
     assert lines[2] == ["other", "", "0.5", "", "", "pass", ""]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\t=a", "\uff1da", "--1"])
+def test_a_formula_in_a_file_is_text(text, tmp_path):
+    Table("made", "look", COLUMNS, [{"name": text, "value": -0.5}]).write_csv(tmp_path)
+    with (tmp_path / "made.csv").open(newline="", encoding="utf-8") as file:
+        _, line = csv.reader(file)
+    assert line[:2] == [f"'{text}", "-0.5"]
+
+
+@pytest.mark.parametrize("value", ["-1", "+0.5", "-1e-3", -2, -0.25, None, "a=b", "", True])
+def test_numbers_and_other_text_stay(value):
+    assert inert(value) is value
 
 
 def test_the_page_shows_the_same_rounded():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 import wound_jax.report
+from wound_jax.errors import on_one_line
 from wound_jax.report.figures.curves import (
     Bundle,
     Curve,
@@ -27,7 +28,15 @@ from wound_jax.report.figures.curves import (
     series_style,
     smooth,
 )
-from wound_jax.report.figures.drawing import VARIABLES, LegendItem, Panel, disc, limits, round_ticks
+from wound_jax.report.figures.drawing import (
+    VARIABLES,
+    LegendItem,
+    Panel,
+    disc,
+    limits,
+    round_ticks,
+    write_png,
+)
 from wound_jax.report.figures.points import (
     Box,
     GeneDeltas,
@@ -302,6 +311,23 @@ def test_names_are_shown_as_they_are():
     """Matplotlib would set what stands between two dollars as a formula."""
     shown = texts(draw_ranking("$a$ b", "s", [Ranked("$x$", 0.5, None, None, True)], None, None))
     assert {"$a$ b", "$x$"} <= set(shown)
+
+
+ODD = ["$\\frac{$", "$x^{2", 'a\n"b"', "\x1b[31mred", "日本", "\u0394 <b>"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", ODD)
+def test_any_label_is_drawn_on_one_line(label, tmp_path):
+    fields = {(label, label): Field(0.4, 0.4, label)}
+    panels = [
+        draw_heat_map(label, label, [label], [label], fields),
+        draw_ranking(label, label, [Ranked(label, 0.5, None, None, True)], None, None),
+        draw_markers(label, label, [Marker(label, 1, 0.5, 0.2)]),
+    ]
+    for panel in panels:
+        assert on_one_line(label) in texts(panel)
+    write_png(tmp_path / "odd.png", panels, [disc(label, "#009e73")], label)
 
 
 def test_a_heat_map_shows_its_figures_and_marks():

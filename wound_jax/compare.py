@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wound_jax import cli
-from wound_jax.errors import UserError, unknown_name
+from wound_jax.errors import UserError, shown, unknown_name
 from wound_jax.experiments.plan import (
     plan_comparison,
     render_size,
@@ -80,7 +80,7 @@ def _train_and_compare(
     spec = load_comparison(path)
     fold = plan_comparison(spec, path, overrides, Path(arguments.output or spec.folder))
     require_own_folders([fold])
-    print(render_variants({one.name: one.config for one in fold.variants}), flush=True)
+    print(shown(render_variants({one.name: one.config for one in fold.variants})), flush=True)
     if arguments.dry_run:
         print(f"\n{render_size(fold)}")
         return 0

@@ -19,6 +19,8 @@ from wound_jax.errors import UserError
 
 SEAL = "digests.json"
 _PART = ".part"
+# What a spreadsheet takes for the beginning of a formula, in full width too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class DamagedFile(UserError):
@@ -111,6 +113,21 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
     # An open file: to a name numpy would add ".npz".
     with replacing(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def inert(value: Any) -> Any:
+    """A value of a CSV file; a text that a spreadsheet would compute gets a quote before it.
+
+    Such a text begins with one of `= + - @`, a tab or a line end (owasp.org, CSV Injection); a
+    number stays one, and so does a text that is read as one.
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:

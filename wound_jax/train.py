@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wound_jax import cli
 from wound_jax.config import RunConfig, load_config
-from wound_jax.errors import UserError
+from wound_jax.errors import UserError, shown
 
 _EXAMPLES = """examples:
   python -m wound_jax.train --config configs/quickstart.yaml
@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace, config: RunConfig | None) -> int:
         return 130
     if processes.is_first():
         give_back()
-        print(score_run(trained.folder, trained.config, trained.data))
+        print(shown(score_run(trained.folder, trained.config, trained.data)))
         launch.say(f"everything is in {trained.folder}")
     return 0
 

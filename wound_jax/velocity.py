@@ -27,8 +27,8 @@ from wound_jax.data.velocity.options import (
 )
 from wound_jax.data.velocity.projection import add_projection
 from wound_jax.data.velocity.pseudotime import CAUTION, add_pseudotime_velocity
-from wound_jax.errors import UserError
-from wound_jax.files import replacing, write_text
+from wound_jax.errors import UserError, shown
+from wound_jax.files import inert, replacing, write_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def _add(args: argparse.Namespace) -> int:
         table = add_pseudotime_velocity(adata, options)
         nothing = "" if options.leave_out else " Here no cell was left out."
         print(f"warning: {CAUTION}{nothing}", file=sys.stderr)
-        print(table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+        print(shown(table.to_string(index=False, float_format=lambda x: f"{x:.3f}")))
         how = f"from pseudotime, {options.scheme}"
     else:
         if args.from_spliced is not None:
@@ -80,10 +80,10 @@ def _diagnose(args: argparse.Namespace) -> int:
     if from_pseudotime(adata):
         print(f"warning: {CIRCULAR}", file=sys.stderr)
     table = alignment_table(cells, velocity, labels, args.control, null_options(args))
-    print(f"{velocity.source}: do {args.control} cells move to the other conditions?")
-    print(table.to_string(index=False, float_format=lambda x: f"{x:.4g}"))
+    print(f"{velocity.source}: do {shown(args.control)} cells move to the other conditions?")
+    print(shown(table.to_string(index=False, float_format=lambda x: f"{x:.4g}")))
     if args.csv is not None:
-        write_text(args.csv, table.to_csv(index=False))
+        write_text(args.csv, table.map(inert).to_csv(index=False))
     return 0
 
 

@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.files import replacing, write_text
+from wound_jax.files import inert, replacing, write_text
 
 REAL, PREDICTED, RESULTS, LOG = "real.h5ad", "pred.h5ad", "results.csv", "cell-eval.log"
 PERTURBATION, CELL_TYPE = "perturbation", "cell_type"
@@ -137,7 +137,7 @@ def _one_table(folder: Path, types: Sequence[str]) -> Path:
         table = pd.read_csv(folder / f"{cell_type.replace('/', '-')}_{RESULTS}")
         table.insert(0, CELL_TYPE, cell_type)
         parts.append(table)
-    write_text(folder / RESULTS, pd.concat(parts, ignore_index=True).to_csv(index=False))
+    write_text(folder / RESULTS, pd.concat(parts, ignore_index=True).map(inert).to_csv(index=False))
     return folder / RESULTS
 
 

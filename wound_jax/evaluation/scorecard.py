@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wound_jax.errors import named, on_one_line
+
 FAIL, PASS, HIGH, OUTSTANDING = "fail", "pass", "high pass", "outstanding"
 UNKNOWN = "cannot be computed"
 
@@ -58,7 +60,8 @@ def scorecard(result: Result) -> list[dict[str, Any]]:
 def render_scorecard(lines: Sequence[Mapping[str, Any]]) -> str:
     """The scorecard as an aligned text table."""
     header = ("criterion", "figure", "threshold", "beside it", "verdict", "why")
-    rows = [header] + [
+    rows: list[Sequence[str]] = [header]
+    rows += [
         (
             line["criterion"],
             "n/a" if _missing(line["figure"]) else f"{line['figure']:.3f}",
@@ -69,6 +72,7 @@ def render_scorecard(lines: Sequence[Mapping[str, Any]]) -> str:
         )
         for line in lines
     ]
+    rows = [[on_one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]])
@@ -128,7 +132,7 @@ def _cell_types(result: Result) -> Iterator[Line]:
             continue
         verdict = PASS if figure > 0.7 else FAIL
         weak = _types_below(result["strata"], metric, 0.7)
-        why = f"below in {', '.join(weak)}" if weak else "above in every cell type"
+        why = f"below in {named(weak)}" if weak else "above in every cell type"
         if metric == "sign_share" and verdict == PASS:
             share = _share_nearer(result["strata"])
             verdict = PASS if share > 0.5 else FAIL

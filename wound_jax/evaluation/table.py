@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wound_jax.errors import on_one_line
 from wound_jax.evaluation.metrics import METRICS
 
 SHOWN_METRICS = ("pearson_delta", "pearson_delta_top100", "mse", "e_distance_ratio")
@@ -74,6 +75,7 @@ def results_table(result: Mapping[str, Any]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """One line a row, in columns of one width, all to the left."""
+    rows = [[on_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -20,7 +20,7 @@ from wound_jax.data.splits import split_table
 from wound_jax.data.strata import large_strata, plan_strata
 from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.devices.mesh import make_devices
-from wound_jax.errors import UserError, unknown_name
+from wound_jax.errors import UserError, shown, unknown_name
 from wound_jax.evaluation.reference import HeldOut
 from wound_jax.experiments.cells import (
     SharedCells,
@@ -108,7 +108,8 @@ def compare_folders(
     """
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
     variants = group_runs(runs)
-    print(render_variants({name: group[0].config for name, group in variants.items()}), flush=True)
+    text = render_variants({name: group[0].config for name, group in variants.items()})
+    print(shown(text), flush=True)
     if dry_run:
         print(f"\n{len(variants)} variants, {len(runs)} runs, all of them finished")
         return
@@ -154,7 +155,7 @@ def run_leave_one_out(
             f"no {spec.leave_out} has a stratum that is large enough to be scored; lower "
             "evaluation.min_cells."
         )
-    print(write_folds(FoldFigures(str(spec.leave_out), scores), folder))
+    print(shown(write_folds(FoldFigures(str(spec.leave_out), scores), folder)))
     say(f"everything is in {folder}")
 
 
@@ -233,7 +234,7 @@ def _write_comparison(
     notes = [*failures, *require_agreement(sides, between_runs, allowed)]
     figures = [VariantFigures(variant, runs) for variant, runs in variants.items()]
     text = write_comparison(VariantTable(name, figures, notes), folder)
-    print(f"\n{text}")
+    print(f"\n{shown(text)}")
     say(f"everything is in {folder}; the report is {write_html(folder)}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wound_jax.config import RunConfig
 from wound_jax.data.cells import PreparedData
-from wound_jax.errors import UserError
+from wound_jax.errors import UserError, shown
 from wound_jax.experiments.cells import SharedCells, cells_key
 from wound_jax.experiments.plan import PlannedVariant, folder_of
 from wound_jax.training.checkpoint import Checkpoints
@@ -211,7 +211,7 @@ def _timed(folders: Sequence[Path]) -> Iterator[None]:
 
 def say(text: str) -> None:
     """Tells the person at the keyboard how the experiment goes."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def _span(last: int, n: int) -> str:

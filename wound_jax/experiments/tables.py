@@ -18,7 +18,7 @@ from wound_jax.experiments.figures import UNITS, FoldFigures, VariantFigures
 from wound_jax.experiments.plan import config_differences
 from wound_jax.experiments.rows import VariantTable, fold_rows, method_rows
 from wound_jax.experiments.scores import POPULATION_METRICS
-from wound_jax.files import replacing, write_text
+from wound_jax.files import inert, replacing, write_text
 
 # Figures of the training that are shown; all of them are in comparison.json.
 _SHOWN_TRAINING = ("loss_cv", "spikes_per_1000", "best_loss", "improvement_on_identity")
@@ -235,4 +235,4 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         # None is written as an empty cell.
-        writer.writerows(without_nan(row) for row in rows)
+        writer.writerows({k: inert(v) for k, v in without_nan(row).items()} for row in rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from wound_jax.files import replacing
+from wound_jax.files import inert, replacing
 from wound_jax.report.figures.drawing import LegendItem, Panel
 from wound_jax.report.load import Study
 from wound_jax.report.words import DASH, interval, number, signed
@@ -251,4 +251,4 @@ def _tables(blocks: Sequence[Block]) -> Iterator[Table]:
 
 def _plain(value: Any) -> Any:
     undefined = value is None or (isinstance(value, float) and not math.isfinite(value))
-    return "" if undefined else value
+    return "" if undefined else inert(value)

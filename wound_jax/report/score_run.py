@@ -13,7 +13,7 @@ from wound_jax.data.cells import PreparedData
 from wound_jax.data.prepare import prepare, read_external, resplit
 from wound_jax.data.timepoints import require_times
 from wound_jax.devices.compilation import use_compilation_cache
-from wound_jax.errors import UserError
+from wound_jax.errors import UserError, shown
 from wound_jax.evaluation.cell_eval import run_cell_eval, write_pair
 from wound_jax.evaluation.files import write_report
 from wound_jax.evaluation.reference import Reference, fit_reference
@@ -102,7 +102,7 @@ def score_again(
     seen = 0 if path else trained.trained_on(data, part)
     result.figures["split"]["trained_on"] = seen
     result.figures["run"] = {"folder": str(run), "steps": list(loaded.steps)}
-    print(write_report(folder, result, reference, config))
+    print(shown(write_report(folder, result, reference, config)))
     write_run_html(loaded.folder, folder.resolve(), pictures=config.evaluation.plots)
     if seen:
         _say(f"warning: {seen} of the scored treated cells were trained on; these figures flatter.")
@@ -140,7 +140,7 @@ def _cell_eval(folder: Path, result: Result, config: RunConfig) -> Path:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(shown(text), file=sys.stderr)
 
 
 def training_figures(

@@ -27,6 +27,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from wound_jax.data.strata import Stratum
+from wound_jax.errors import named
 from wound_jax.evaluation.biology.differential import (
     Interval,
     ReplicateChanges,
@@ -183,7 +184,7 @@ def _macrophages(
 
 
 def _no_macrophages(strata: Sequence[Stratum]) -> str:
-    seen = ", ".join(sorted({stratum.cell_type for stratum in strata}))
+    seen = named(sorted({stratum.cell_type for stratum in strata}))
     return (
         f"no held-out stratum of macrophages or monocytes with {_FEWEST_CELLS} cells in both arms "
         f"(cell types: {seen or 'none'}); name them if they go by another label"

@@ -6,12 +6,15 @@ and a mark's title is shown on hovering. What would be thousands of marks is one
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
@@ -24,10 +27,11 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Affine2D
 from PIL import Image
 
+from wound_jax.errors import on_one_line, shown
 from wound_jax.report.figures.svg import Mark, inline_svg
 from wound_jax.report.words import MINUS
 
@@ -55,6 +59,8 @@ VARIABLES = {
 # of 2. Pixels of a PNG file for one of the page.
 _DENSITY, _PNG_DENSITY = 1.5, 2.0
 _POINTS = 72
+# What matplotlib warns of; a label in a script that the font lacks is no news.
+_NO_LETTER = r"(?s)Glyph .*missing"
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Panel:
     def __init__(
         self, width: float, height: float, name: str, title: str = "", subtitle: str = ""
     ) -> None:
-        self.name, self.width, self.height = name, width, height
+        self.name, self.width, self.height = shown(name), width, height
         size = (width / _POINTS, height / _POINTS)
         self.figure = Figure(figsize=size, dpi=_POINTS * _DENSITY, facecolor="white")
         self.figure.patch.set_visible(False)
@@ -157,7 +163,7 @@ class Panel:
         """Gives an artist a title to be shown on hovering, or a class of style.css."""
         gid = f"mark-{len(self._marks)}"
         artist.set_gid(gid)
-        self._marks[gid] = Mark(title, **more)
+        self._marks[gid] = Mark(title and shown(title), **more)
 
     def dot(
         self,
@@ -183,12 +189,11 @@ class Panel:
 
     def svg(self) -> Markup:
         """The drawing as an element of a page."""
-        self._keep_dollars()
-        return inline_svg(self.figure, self.name, self._marks, VARIABLES)
+        with self._plain_text():
+            return inline_svg(self.figure, self.name, self._marks, VARIABLES)
 
     def pixels(self) -> UInt8[np.ndarray, "rows columns 3"]:
         """The drawing on white, as the page shows it in light."""
-        self._keep_dollars()
         self.figure.patch.set_visible(True)
         self.figure.set_dpi(_POINTS * _PNG_DENSITY)
         halos = {gid for gid, mark in self._marks.items() if mark.style == "halo"}
@@ -196,13 +201,27 @@ class Panel:
             if text.get_gid() in halos:
                 text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
         canvas = FigureCanvasAgg(self.figure)
-        canvas.draw()
+        with self._plain_text():
+            canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
-    def _keep_dollars(self) -> None:
-        """Matplotlib would set what stands between two dollars as a formula."""
+    @contextmanager
+    def _plain_text(self) -> Iterator[None]:
+        """Draws text as it is: no formulas, one line each, control characters as escapes.
+
+        Matplotlib would set what stands between two dollars as a formula, and fail where it is
+        none; ticks make their texts while they are drawn.
+        """
         for text in self.figure.findobj(Text):
             text.set_parse_math(False)
+            text.set_text(on_one_line(text.get_text()))
+        for axes in self.figure.axes:
+            for formatter in (axes.xaxis.get_major_formatter(), axes.yaxis.get_major_formatter()):
+                if isinstance(formatter, FixedFormatter):
+                    formatter.seq = [on_one_line(words) for words in formatter.seq]
+        with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _NO_LETTER)
+            yield
 
 
 def limits(
@@ -248,7 +267,9 @@ def write_png(
 def text_width(words: str, size: float = 11, *, bold: bool = False) -> float:
     """Room of a text in pixels, set in DejaVu Sans, which is wider than what most pages use."""
     font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
-    return float(text_to_path.get_text_width_height_descent(words, font, False)[0])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _NO_LETTER)
+        return float(text_to_path.get_text_width_height_descent(on_one_line(words), font, False)[0])
 
 
 def shorten(words: str, letters: int) -> str:

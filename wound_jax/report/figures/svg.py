@@ -17,6 +17,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
+from wound_jax.errors import shown
+
 _PALETTE = 32
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _DROPPED = re.compile(r"font-family:[^;]*;?|stroke: #000000; stroke-opacity: 0;?")
@@ -54,7 +56,8 @@ def inline_svg(
     written = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "page"}):
         FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
-    source = ET.fromstring(written.getvalue())
+    # Texts are on the drawing and in comments; XML has no control characters.
+    source = ET.fromstring(shown(written.getvalue()))
     shapes = {e.get("id"): e for e in source.iter() if _tag(e) == "path" and e.get("id")}
     width, height = (size * 72 for size in figure.get_size_inches())
     box = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}"}
