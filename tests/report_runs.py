@@ -12,6 +12,7 @@ from wound_jax.evaluation.mixing import CellMap
 from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws
+from wound_jax.files import write_record
 
 TYPES = ("Fib", "Ker", "Mac", "Neu")
 DAYS = ("day10", "day14", "day19")
@@ -193,7 +194,7 @@ def write_run(folder: Path, quality: float = 0.7, seed: int = 42, *changes: str)
     lines = (json.dumps(record) + "\n" for record in records(quality, rng))
     (folder / "metrics.jsonl").write_text("".join(lines))
     (folder / "parameters.json").write_text(json.dumps(PARAMETERS))
-    (folder / "provenance.json").write_text(json.dumps(PROVENANCE))
+    write_record(folder / "provenance.json", PROVENANCE)
     content = result(quality, rng)
     drawn = draws(content, rng)
     content["uncertainty"] = drawn.summary()

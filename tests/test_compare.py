@@ -12,6 +12,7 @@ from wound_jax import compare
 from wound_jax.config import load_config
 from wound_jax.errors import UserError
 from wound_jax.experiments import schedule
+from wound_jax.files import read_record, write_record
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.training.log import read_metrics
 from wound_jax.training.loop import HeldInterrupt
@@ -69,12 +70,13 @@ def copied(made, tmp_path):
 
 def unfinish(run_folder: Path, *, steps: bool = False) -> None:
     """A run as it would be left by a crash: before its evaluation, or before its first state."""
-    record = json.loads((run_folder / "provenance.json").read_text())
+    record = read_record(run_folder / "provenance.json")
     del record["finished"]
-    (run_folder / "provenance.json").write_text(json.dumps(record))
+    write_record(run_folder / "provenance.json", record)
     shutil.rmtree(run_folder / "eval")
     if steps:
         shutil.rmtree(run_folder / "checkpoints" / "last")
+        write_record(run_folder / "checkpoints" / "saved.json", {})
 
 
 def test_every_run_is_complete_by_itself(made):

@@ -1,6 +1,5 @@
 """What differs between two configs or runs, and the commands that show it."""
 
-import json
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from wound_jax.config import RunConfig, dump_config, load_config
 from wound_jax.config.__main__ import main
 from wound_jax.config.diff import Difference, diff_runs, render
 from wound_jax.errors import UserError
+from wound_jax.files import write_record
 
 PROVENANCE = {
     "versions": {"jax": "0.10.2", "flax": "0.12.8"},
@@ -31,7 +31,7 @@ def make_run(tmp_path):
         folder.mkdir()
         (folder / "config.yaml").write_text(dump_config(load_config(None, overrides)))
         if provenance is not None:
-            (folder / "provenance.json").write_text(json.dumps(provenance))
+            write_record(folder / "provenance.json", provenance)
         return folder
 
     return make
@@ -103,8 +103,9 @@ def test_a_side_that_is_no_run_is_refused(make_run, tmp_path, capsys):
         "a run.\n"
     )
     for text, problem in (
-        ("{", "is not valid JSON"),
-        ("[]", "expected a mapping whose 'versions'"),
+        ("{", "is damaged: it is not valid JSON"),
+        ("[]", "is damaged: it holds no JSON object"),
+        ("{}", "is damaged or was edited"),
     ):
         (run / "provenance.json").write_text(text)
         with pytest.raises(UserError, match=problem):

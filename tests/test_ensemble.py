@@ -18,6 +18,7 @@ from wound_jax.data.strata import plan_strata
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 from wound_jax.evaluation.reference import fit_reference
+from wound_jax.files import read_record, write_record
 from wound_jax.prediction import blocks as model_rows
 from wound_jax.prediction.calibration.calibration import load_blend
 from wound_jax.prediction.loaded_run import load_run
@@ -119,8 +120,8 @@ def test_it_finds_its_runs_where_both_were_moved(made, tmp_path, monkeypatch):
 def finish(run: str, when: str | None) -> None:
     """Changes when a run was trained and scored to its end."""
     path = Path(run) / "provenance.json"
-    record = json.loads(path.read_text()) | {"finished": when}
-    path.write_text(json.dumps({key: of for key, of in record.items() if of is not None}))
+    record = read_record(path) | {"finished": when}
+    write_record(path, {key: of for key, of in record.items() if of is not None})
 
 
 @pytest.mark.parametrize(("when", "said"), [("2031-01-01T00:00:00+00:00", "2031"), (None, "never")])
@@ -166,9 +167,8 @@ def test_what_is_no_ensemble_is_refused(copied, runs, message, capsys):
 
 
 def test_other_data_are_refused(copied, capsys):
-    record = json.loads(Path("runs/2/provenance.json").read_text())
-    changed = json.dumps(record | {"data_fingerprint": "another"})
-    Path("runs/2/provenance.json").write_text(changed)
+    path = Path("runs/2/provenance.json")
+    write_record(path, read_record(path) | {"data_fingerprint": "another"})
     assert ensemble.main(["runs/1", "runs/2", "--output", "new"]) == 2
     assert "the data are not those runs/2 was trained on" in capsys.readouterr().err
     assert not Path("new").exists()

@@ -1,5 +1,6 @@
 """A run that shares its means with linear rules and counts its zeros predicts as it was scored."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,16 +18,18 @@ from wound_jax.data.strata import Stratum, plan_strata
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 from wound_jax.evaluation.reference import fit_reference
+from wound_jax.files import DamagedFile
 from wound_jax.prediction.calibration.calibration import (
     FILE,
     load_blend,
     load_calibration,
     save_calibration,
 )
+from wound_jax.prediction.files import predict_file
 from wound_jax.prediction.loaded_run import load_run
+from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import of_model
 
-ARRAYS = ("control", "scores", "shifts", "mean", "axes")
 AFTER = [
     "prediction.linear_weight=0.5",
     "prediction.shrink_controls=true",
@@ -83,18 +86,12 @@ def test_the_file_holds_what_the_evaluation_scored(trained):
     loaded = load_run(trained / "run")
     share = load_blend(trained / "run")
     plain = trained / "plain.h5ad"
-    text = (trained / "run" / "config.yaml").read_text()
-    try:
-        changed = text.replace("linear_weight: 0.5", "linear_weight: 0.0").replace(
-            "shrink_controls: true", "shrink_controls: false"
-        )
-        changed = changed.replace("across_genes: true", "across_genes: false")
-        (trained / "run" / "config.yaml").write_text(
-            changed.replace("round_to_counts: true", "round_to_counts: false")
-        )
-        assert predict.main([*arguments, "--output", str(plain), "--perturbation", "Burn"]) == 0
-    finally:
-        (trained / "run" / "config.yaml").write_text(text)
+    off = PredictionSettings(
+        linear_weight=0.0, shrink_controls=False, across_genes=False, round_to_counts=False
+    )
+    alone = dataclasses.replace(loaded, config=loaded.config.model_copy(update={"prediction": off}))
+    whole = {"with_controls": False, "missing": "error"}
+    predict_file(alone, str(trained / "cells.h5ad"), plain, "Burn", **whole)
     network = ad.read_h5ad(plain)
     raw = network.to_df().to_numpy()
     assert (values == 0).mean() > (raw == 0).mean(), "counting makes zeros"
@@ -143,10 +140,22 @@ def test_the_result_says_where_the_means_are_from(trained):
         assert 0.0 <= figures["slope"] <= 1.0
 
 
-def test_a_file_of_an_older_version_says_what_to_do(tmp_path):
-    np.savez(tmp_path / FILE, content=json.dumps({}), **dict.fromkeys(ARRAYS, np.zeros(1)))
-    with pytest.raises(UserError, match=r"older version.*Remove it.*wound_jax\.evaluate"):
-        load_blend(tmp_path)
+def test_a_damaged_calibration_and_one_of_another_run_say_what_to_do(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    said = r"Remove it, and run python -m wound_jax\.evaluate .*run to have it fitted anew"
+    written = (run / FILE).read_bytes()
+    for at in (0, 1000, len(written) - 1):
+        flipped = bytearray(written)
+        flipped[at] ^= 4
+        (run / FILE).write_bytes(flipped)
+        with pytest.raises(DamagedFile, match=rf"{FILE} is damaged.*{said}"):
+            load_blend(run)
+    (run / FILE).write_bytes(written)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("hidden_dim: 16\n", "hidden_dim: 32\n"))
+    with pytest.raises(DamagedFile, match=rf"{FILE} was not made by this run: its config.*{said}"):
+        load_blend(run)
 
 
 def test_a_run_without_its_rules_says_what_to_do(trained, tmp_path):
@@ -188,11 +197,11 @@ def test_a_calibration_is_written_whole_or_not_at_all(trained, tmp_path, monkeyp
     reference = fit_reference(data, loaded.config.evaluation, loaded.config.split.seed)
     fitted = reference.calibrate(of_model(loaded.predictor), loaded.config.prediction)
 
-    def broken(file, **_):
-        file.write(b"half")
+    def broken(part, content):
+        part.touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "savez_compressed", broken)
+    monkeypatch.setattr(Path, "write_bytes", broken)
     with pytest.raises(KeyboardInterrupt):
         save_calibration(run, fitted)
     assert (run / FILE).read_bytes() == calibration

@@ -6,6 +6,7 @@ record carries that of its content, a sealed folder those of all its files.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ SEAL = "digests.json"
 _PART = ".part"
 # What a spreadsheet takes for the beginning of a formula, in full width too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Of a SHA-256 as text.
+_DIGITS = 64
 
 
 class DamagedFile(UserError):
@@ -107,12 +110,31 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays to a compressed npz file."""
+    """Writes arrays to a compressed npz file, which ends with the digest of what lies before."""
     import numpy as np
 
-    # An open file: to a name numpy would add ".npz".
-    with replacing(path) as part, part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    written = io.BytesIO()
+    np.savez_compressed(written, **arrays)
+    # The digest is the comment of the zip file; its last two bytes are the length of that.
+    content = written.getvalue()[:-2] + _DIGITS.to_bytes(2, "little")
+    with replacing(path) as part:
+        part.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays that `write_arrays` wrote.
+
+    Raises:
+        DamagedFile: the file is missing, or not as it was written.
+    """
+    import numpy as np
+
+    written = _bytes(path)
+    content, digest = written[:-_DIGITS], written[-_DIGITS:]
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise DamagedFile(f"{path} is damaged: it is not what was written (SHA-256).")
+    with np.load(io.BytesIO(written), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def inert(value: Any) -> Any:
@@ -142,18 +164,35 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFile: it is missing, or not as it was written.
     """
+    content = read_json(path)
+    digest = content.pop("digest", None)
+    if digest != _digest_of(content):
+        raise DamagedFile(f"{path} is damaged or was edited: its digest does not fit it.")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        DamagedFile: the file is missing, or holds none.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        digest = content.pop("digest")
+        content = json.loads(_bytes(path))
+    except ValueError as e:
+        raise DamagedFile(f"{path} is damaged: it is not valid JSON ({e}).") from e
+    if not isinstance(content, dict):
+        raise DamagedFile(f"{path} is damaged: it holds no JSON object.")
+    return content
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError as e:
         raise DamagedFile(f"{path} is missing.") from e
     except OSError as e:
         raise DamagedFile(f"{path} cannot be read: {reason(e)}.") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise DamagedFile(f"{path} is damaged: it is no JSON with a digest.") from e
-    if digest != _digest_of(content):
-        raise DamagedFile(f"{path} is damaged or was edited: its digest does not fit it.")
-    return content
 
 
 def reason(error: OSError) -> str:
@@ -161,8 +200,13 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def text_digest(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _digest_of(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return text_digest(json.dumps(content, sort_keys=True))
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -34,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("train", "Train and evaluate a set transformer.", _EXAMPLES)
     parser.add_argument("--config", action="append", help="YAML file; of several later ones win")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder")
+    slots = "what --resume goes on from (default: last)"
+    parser.add_argument("--checkpoint", choices=("best", "last"), help=slots)
     together = "one of several processes that train this run together (docs/scaling.md)"
     parser.add_argument("--distributed", action="store_true", help=together)
     cli.add_no_progress(parser)
@@ -46,6 +48,8 @@ def _main(arguments: argparse.Namespace) -> int:
         raise UserError("give either --config CONFIG or --resume RUN.")
     if arguments.resume:
         _require_where(arguments.overrides)
+    elif arguments.checkpoint:
+        raise UserError(f"--checkpoint {arguments.checkpoint} needs --resume RUN.")
     config = None if arguments.resume else load_config(arguments.config, arguments.overrides)
     # Everything heavy is imported once the config is known to be sound.
     from wound_jax.devices import processes
@@ -78,7 +82,10 @@ def _run(arguments: argparse.Namespace, config: RunConfig | None) -> int:
     if config is not None:
         trained = launch.start(config, progress_bar=bar)
     else:
-        trained = launch.resume(Path(arguments.resume), arguments.overrides, progress_bar=bar)
+        slot = arguments.checkpoint or "last"
+        trained = launch.resume(
+            Path(arguments.resume), arguments.overrides, slot=slot, progress_bar=bar
+        )
     if trained is None:
         return 130
     if processes.is_first():

@@ -5,7 +5,6 @@ A side is a YAML config or a run folder, which holds `config.yaml` and usually `
 fields that decide numbers are compared; the command and the devices are not.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from wound_jax.config.load import load_config
 from wound_jax.config.schema import RunConfig
 from wound_jax.config.text import inline
 from wound_jax.errors import UserError
+from wound_jax.files import read_record
 
 ABSENT = "absent"
 
@@ -92,14 +92,7 @@ def _config_file(side: Path) -> Path:
 
 
 def _provenance(run: Path) -> dict[str, Any]:
-    path = run / "provenance.json"
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise UserError(f"{path} is not valid JSON: {e}.") from e
-    if not isinstance(read, dict) or not isinstance(read.get("versions", {}), dict):
-        raise UserError(f"{path}: expected a mapping whose 'versions' maps packages to versions.")
-    return read
+    return read_record(run / "provenance.json")
 
 
 def _provenance_differences(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Difference]:

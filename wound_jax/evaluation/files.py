@@ -22,7 +22,7 @@ from wound_jax.evaluation.mixing import ProjectedStratum, fit_cell_map
 from wound_jax.evaluation.result import Result
 from wound_jax.evaluation.scorecard import render_scorecard
 from wound_jax.evaluation.table import results_table
-from wound_jax.files import write_arrays, write_text
+from wound_jax.files import read_arrays, write_arrays, write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,7 @@ class Deltas:
     @classmethod
     def load(cls, path: Path) -> "Deltas":
         """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            values = dict(arrays)
+        values = read_arrays(path)
         return cls(**{**values, "baseline_name": str(values["baseline_name"])})
 
 

@@ -38,7 +38,7 @@ from wound_jax.data.annotations import NO_LABEL
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.files import write_arrays
+from wound_jax.files import read_arrays, write_arrays
 
 GROUPS = ("control", "treated", "predicted")
 
@@ -89,8 +89,7 @@ class CellMap:
     @classmethod
     def load(cls, path: Path) -> "CellMap":
         """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**arrays)
+        return cls(**read_arrays(path))
 
 
 def fit_cell_map(strata: Sequence[ProjectedStratum], seed: int, max_cells: int = 2500) -> CellMap:

@@ -9,16 +9,14 @@ from pathlib import Path
 import jax
 
 from wound_jax.config.diff import render
-from wound_jax.config.load import dump_config
 from wound_jax.data.prepare import prepare
-from wound_jax.data.source import describe_source
 from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.errors import UserError
 from wound_jax.experiments.finished import FinishedRun, group_runs, read_run
 from wound_jax.experiments.plan import config_differences, is_finished
 from wound_jax.files import write_text
 from wound_jax.report.score_run import score_run
-from wound_jax.training.record import new_provenance, require_same_data, write_provenance
+from wound_jax.training.record import record_run, require_same_data
 from wound_jax.training.run_folder import is_free, members_of, name_members
 
 
@@ -53,13 +51,10 @@ def _make(runs: Sequence[FinishedRun], folder: Path) -> str:
     data = prepare(config, first.spec)
     for run in runs:
         require_same_data(run.folder, data.fingerprint)
-    source = describe_source(config.data)
-    record = new_provenance(data.fingerprint, source, jax.devices(), config.plugins)
     folder.mkdir(parents=True, exist_ok=True)
     name_members(folder, [run.folder for run in runs])
     write_text(folder / "split.txt", first.split_table)
-    write_provenance(folder, record)
-    write_text(folder / "config.yaml", dump_config(config))
+    record_run(folder, config, data.fingerprint, jax.devices())
     return score_run(folder, config, data)
 
 

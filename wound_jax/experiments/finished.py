@@ -1,6 +1,5 @@
 """Finished runs as they lie on disk, with what an experiment reads of them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws
 from wound_jax.experiments.plan import config_differences, is_finished
+from wound_jax.files import DamagedFile, read_json
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.record import read_provenance
 from wound_jax.training.run_folder import require_run, require_single
@@ -124,10 +124,6 @@ def _require_new_seed(group: Sequence[FinishedRun], run: FinishedRun) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing; expected the folder of a trained and evaluated run."
-        ) from None
-    except ValueError as e:
-        raise UserError(f"{path} is not valid JSON: {e}.") from e
+        return read_json(path)
+    except DamagedFile as e:
+        raise DamagedFile(f"{e} Expected the folder of a trained and evaluated run.") from e

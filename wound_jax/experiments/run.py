@@ -5,7 +5,6 @@ takes fold after fold: trains its variants, scores their seeds and ensembles bes
 and forgets its cells. What is finished is not done again.
 """
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +44,7 @@ from wound_jax.experiments.schedule import Schedule, say
 from wound_jax.experiments.scores import VariantScores, score_baselines, score_variant
 from wound_jax.experiments.spec import ExperimentSpec
 from wound_jax.experiments.tables import write_comparison, write_folds
-from wound_jax.files import write_text
+from wound_jax.files import read_record, write_record
 from wound_jax.models.build import model_dims
 from wound_jax.models.functional import abstract_model
 from wound_jax.report import write_html
@@ -299,10 +298,10 @@ def _variant_scores(variant: PlannedVariant, cells: SharedCells) -> VariantScore
 def _baseline_scores(fold: Fold, cells: SharedCells) -> dict[str, dict[str, float]]:
     path = fold.folder / "baselines.json"
     if path.is_file():
-        return json.loads(path.read_text())
+        return read_record(path)
     config = next(iter(fold.variants[0].runs.values()))
     scores = score_baselines(_held_out(config, cells))
-    write_text(path, json.dumps(scores, indent=1) + "\n")
+    write_record(path, scores)
     return scores
 
 

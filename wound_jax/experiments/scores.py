@@ -5,7 +5,6 @@ of linear rules, with what is learnt across genes beside these, with the zeros o
 is learnt across genes without a network.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from wound_jax.evaluation.reference import HeldOut
 from wound_jax.evaluation.table import SHOWN_METRICS
-from wound_jax.files import write_text
+from wound_jax.files import read_record, write_record
 from wound_jax.prediction.calibration.blend import Blend
 from wound_jax.prediction.calibration.calibration import Calibration, moved_across_genes
 from wound_jax.prediction.loaded_run import load_run
@@ -56,12 +55,12 @@ class VariantScores:
             "together": self.together,
             "rules_weight": self.rules_weight,
         }
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        write_record(path, content)
 
     @classmethod
     def load(cls, path: Path) -> "VariantScores":
         """Reads what `save` wrote."""
-        content = json.loads(path.read_text())
+        content = read_record(path)
         return cls(tuple(content["seeds"]), content["together"], content["rules_weight"])
 
 

@@ -16,7 +16,7 @@ from wound_jax.models.functional import abstract_model
 from wound_jax.models.partition import label_parameters, partition
 from wound_jax.prediction.network import Ensemble, NetworkPredictor, Predictor
 from wound_jax.training.checkpoint import Checkpoints
-from wound_jax.training.record import finished_at, warn_of_changed_plugins
+from wound_jax.training.record import finished_at, require_own_config, warn_of_changed_plugins
 from wound_jax.training.run_folder import members_of, recorded_members, require_run
 
 
@@ -58,6 +58,7 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> LoadedRun:
         UserError: there is no run, or no checkpoint in it.
     """
     folder = require_run(folder)
+    require_own_config(folder)
     config = load_config(folder / "config.yaml")
     warn_of_changed_plugins(folder, config.plugins)
     if members_of(folder):

@@ -6,7 +6,6 @@ holds config.yaml, metrics.jsonl, parameters.json, provenance.json and eval/. On
 is required: whatever else is missing is None or empty, and its section of the page says so.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.files import Deltas
 from wound_jax.evaluation.mixing import CellMap
 from wound_jax.evaluation.uncertainty import Draws
+from wound_jax.files import read_json
 from wound_jax.training.log import read_metrics
 
 
@@ -110,7 +110,7 @@ def load_comparison(folder: Path) -> Study:
     path = folder / "comparison.json"
     if not path.is_file():
         raise UserError(f"{path} is missing; make the comparison first (wound_jax compare).")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     table = content.get("table") or ()
     variants = tuple(
         Variant(
@@ -177,7 +177,7 @@ def _find(folder: Path, run: str) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _score(run: RunResult) -> float:

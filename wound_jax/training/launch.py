@@ -21,7 +21,13 @@ from wound_jax.devices.mesh import make_devices
 from wound_jax.models.partition import format_parameter_table
 from wound_jax.training.log import Progress
 from wound_jax.training.loop import Loop
-from wound_jax.training.record import add_seconds, record_resumed, record_start, require_same_data
+from wound_jax.training.record import (
+    add_seconds,
+    record_resumed,
+    record_start,
+    require_own_config,
+    require_same_data,
+)
 from wound_jax.training.run_folder import new_folder, require_free, require_run, require_single
 from wound_jax.training.setup import Run
 
@@ -56,15 +62,18 @@ def start(config: RunConfig, *, progress_bar: bool) -> Trained | None:
     if processes.is_first():
         warn_of_warmups(config, run.total_steps)
         say(format_parameter_table(record_start(folder, config, data, run)))
-    return _train(Trained(folder, config, data), run, resume=False, progress_bar=progress_bar)
+    return _train(Trained(folder, config, data), run, slot=None, progress_bar=progress_bar)
 
 
-def resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool) -> Trained | None:
+def resume(
+    folder: Path, overrides: Sequence[str], *, slot: str = "last", progress_bar: bool
+) -> Trained | None:
     """Trains the run in `folder` from where it stands; None if it was interrupted.
 
     Args:
         folder: the run folder; the first process alone has to reach it.
         overrides: `a.b.c=value` each, of keys that say where a run computes.
+        slot: the checkpoint to go on from.
         progress_bar: whether to draw one.
 
     Raises:
@@ -73,6 +82,7 @@ def resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool) -> Tra
 
     def config_text() -> str:
         require_single(require_run(folder), "only a single run can be trained on")
+        require_own_config(folder)
         return (folder / "config.yaml").read_text()
 
     text = processes.from_first(config_text)
@@ -82,7 +92,7 @@ def resume(folder: Path, overrides: Sequence[str], *, progress_bar: bool) -> Tra
     run = _assemble(config, data)
     if processes.is_first():
         record_resumed(folder, run.devices.mesh.devices.flat)
-    return _train(Trained(folder, config, data), run, resume=True, progress_bar=progress_bar)
+    return _train(Trained(folder, config, data), run, slot=slot, progress_bar=progress_bar)
 
 
 def _read(config: RunConfig) -> PreparedData:
@@ -106,13 +116,14 @@ def _assemble(config: RunConfig, data: PreparedData) -> Run:
     return Run(config, data)
 
 
-def _train(trained: Trained, run: Run, *, resume: bool, progress_bar: bool) -> Trained | None:
+def _train(trained: Trained, run: Run, *, slot: str | None, progress_bar: bool) -> Trained | None:
+    """Trains from the start, or from the checkpoint in a slot."""
     folder, training, spec = trained.folder, trained.config.training, trained.data.spec
     say(f"run folder: {folder}")
     begun = time.perf_counter()
     try:
         loop = Loop(run, training, spec, folder, progress_bar=progress_bar)
-        progress = loop.train(resume=resume)
+        progress = loop.train(resume=True, slot=slot) if slot else loop.train()
     except KeyboardInterrupt:
         say(f"\ninterrupted; continue with --resume {folder}")
         return None

@@ -67,16 +67,24 @@ class TrainingLog:
         spec: stored with each checkpoint.
         total_steps: length of the run.
         progress_bar: whether to draw one.
+        slot: the checkpoint that a resumed run goes on from.
     """
 
     def __init__(
-        self, folder: Path, spec: DataSpec, total_steps: int, *, progress_bar: bool = True
+        self,
+        folder: Path,
+        spec: DataSpec,
+        total_steps: int,
+        *,
+        progress_bar: bool = True,
+        slot: str = "last",
     ):
         self.progress = Progress()
         self._folder = folder
         self._spec = spec
         self._total_steps = total_steps
         self._progress_bar = progress_bar
+        self._slot = slot
         self._open = ExitStack()
         # Both None on a process that is not the first.
         self._checkpoints: Checkpoints | None = None
@@ -116,15 +124,17 @@ class TrainingLog:
         return state, start
 
     def _resumed(self, initial: TrainState, devices: Devices) -> TrainState:
-        """The last state that was saved, with its progress, or the initial one."""
-        saved = self._checkpoints
-        if not processes.from_first(lambda: saved is not None and saved.has("last")):
+        """The state that was saved, with its progress, or the initial one."""
+        saved, slot = self._checkpoints, self._slot
+        if not processes.from_first(lambda: saved is not None and saved.has(slot)):
             return initial
         # The first process reads and tells the others; alone it reads to where the state shall lie.
         where = one_device() if processes.several() else devices
         state, progress = own_copy(initial), asdict(self.progress)
         if saved is not None:
-            state, progress = saved.restore("last", initial, where)
+            state, progress = saved.restore(slot, initial, where)
+            # Where it goes on from another one, that becomes the last, in place of what is there.
+            saved.save("last", state, self._spec, progress)
         self.progress = Progress(**processes.from_first(lambda: progress))
         return place(processes.share(state), devices.replicated) if processes.several() else state
 

@@ -178,16 +178,21 @@ class Loop:
         self._folder = folder
         self._progress_bar = progress_bar
 
-    def train(self, *, resume: bool = False) -> Progress:
-        """Trains, from the start or from the last checkpoint, and returns what was reached.
+    def train(self, *, resume: bool = False, slot: str = "last") -> Progress:
+        """Trains, from the start or from a checkpoint, and returns what was reached.
 
         On an interrupt the state is saved first, so that `--resume` goes on from there.
 
+        Args:
+            resume: whether to go on from a checkpoint, where there is one.
+            slot: which, "last" or "best".
+
         Raises:
             UserError: a loss or a gradient is not finite.
+            DamagedFile: the checkpoint is not as it was written, or of another run.
         """
         total, bar = self._run.total_steps, self._progress_bar
-        with TrainingLog(self._folder, self._spec, total, progress_bar=bar) as log:
+        with TrainingLog(self._folder, self._spec, total, progress_bar=bar, slot=slot) as log:
             drive(self._run, self._config, log, resume=resume)
             return log.progress
 

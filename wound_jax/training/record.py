@@ -1,7 +1,8 @@
 """Run record: what is known of a run before its first step, and where its numbers come from.
 
 config.yaml, split.txt and parameters.json are written once; provenance.json holds versions, commit,
-command, data and devices, each session in which the run was continued, and when it was finished.
+command, data and devices, the digest of the config, each session in which the run was continued,
+and when it was finished. config.yaml is written last: with it a folder becomes a run.
 """
 
 import datetime
@@ -11,7 +12,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +20,7 @@ from wound_jax.config.load import dump_config
 from wound_jax.config.plugins import changed_plugins, plugin_records
 from wound_jax.config.schema import RunConfig
 from wound_jax.errors import UserError
+from wound_jax.files import DamagedFile, read_record, text_digest, write_record, write_text
 
 if TYPE_CHECKING:
     import wound_jax.data.cells
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 # By their whole names: a record is read by what starts without all that trains.
 PreparedData: TypeAlias = "wound_jax.data.cells.PreparedData"
 Trainable: TypeAlias = "wound_jax.training.loop.Trainable"
+_PROVENANCE = "provenance.json"
 PACKAGES = (
     "wound_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ott-jax", "anndata",
     "scanpy", "numpy", "scipy", "scikit-learn",
@@ -45,38 +48,58 @@ def record_start(folder: Path, config: RunConfig, data: PreparedData, run: Train
     Returns:
         How many parameters there are and how many train (`wound_jax.models.partition`).
     """
-    (folder / "config.yaml").write_text(dump_config(config))
     # A plan of runs reads records too, and starts without what it takes to make one.
-    from wound_jax.data.source import describe_source
     from wound_jax.data.splits import split_table
     from wound_jax.models.partition import parameter_table
 
     table = split_table(data.split, data.cells.annotations)
-    (folder / "split.txt").write_text(table + "\n")
-    devices, source = run.devices.mesh.devices.flat, describe_source(config.data)
-    write_provenance(folder, new_provenance(data.fingerprint, source, devices, config.plugins))
+    write_text(folder / "split.txt", table + "\n")
     parameters = parameter_table(run.model.parameters, run.model.labels)
-    (folder / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
+    write_text(folder / "parameters.json", json.dumps(parameters, indent=2) + "\n")
+    record_run(folder, config, data.fingerprint, run.devices.mesh.devices.flat)
     return parameters
+
+
+def record_run(folder: Path, config: RunConfig, fingerprint: str, devices: Iterable[Any]) -> None:
+    """Writes `provenance.json`, and `config.yaml`, which makes the folder that of a run.
+
+    Args:
+        folder: the run folder; it exists.
+        config: the resolved config.
+        fingerprint: digest of the data.
+        devices: the jax devices of the run.
+    """
+    from wound_jax.data.source import describe_source
+
+    text = dump_config(config)
+    record = {
+        **_session(devices),
+        "data": describe_source(config.data),
+        "data_fingerprint": fingerprint,
+        "config_digest": text_digest(text),
+        "plugins": plugin_records(config.plugins),
+    }
+    write_record(folder / _PROVENANCE, record)
+    write_text(folder / "config.yaml", text)
 
 
 def record_resumed(folder: Path, devices: Iterable[Any]) -> None:
     """Notes that the run in `folder` is continued now, by which command, code and devices."""
     record = read_provenance(folder)
     record.setdefault("resumed", []).append(_session(devices))
-    write_provenance(folder, record)
+    write_record(folder / _PROVENANCE, record)
 
 
 def record_finished(folder: Path) -> None:
     """Marks the run in `folder` as finished."""
-    write_provenance(folder, {**read_provenance(folder), "finished": _now()})
+    write_record(folder / _PROVENANCE, {**read_provenance(folder), "finished": _now()})
 
 
 def add_seconds(folder: Path, seconds: float) -> None:
     """Adds to the time that the run in `folder` has been trained for."""
     record = read_provenance(folder)
     record["training_seconds"] = round(record.get("training_seconds", 0.0) + seconds, 2)
-    write_provenance(folder, record)
+    write_record(folder / _PROVENANCE, record)
 
 
 def finished_at(folder: Path) -> str | None:
@@ -99,45 +122,66 @@ def require_same_data(folder: Path, fingerprint: str) -> None:
         )
 
 
-def new_provenance(
-    fingerprint: str, data: str, devices: Iterable[Any], plugins: Sequence[str]
-) -> dict[str, Any]:
-    """Provenance of a run that starts now.
-
-    Args:
-        fingerprint: digest of the data.
-        data: what the data are, in words (a path, or the synthetic set).
-        devices: the jax devices of the run.
-        plugins: modules that its config names.
-    """
-    recorded = {"data": data, "data_fingerprint": fingerprint, "plugins": plugin_records(plugins)}
-    return {**_session(devices), **recorded}
-
-
-def write_provenance(folder: Path, record: dict[str, Any]) -> None:
-    """Writes `provenance.json`."""
-    (folder / "provenance.json").write_text(json.dumps(record, indent=2) + "\n")
-
-
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Reads `provenance.json`.
 
     Raises:
-        UserError: the run has none.
+        DamagedFile: it is missing, or not as it was written.
     """
-    path = folder / "provenance.json"
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing, so it is not known which data {folder} was trained on; start the "
-            "run again with --config."
+    try:
+        return read_record(folder / _PROVENANCE)
+    except DamagedFile as e:
+        raise DamagedFile(
+            f"{e} So it is not known which data {folder} was trained on: restore the file, or "
+            "start the run again with --config."
+        ) from e
+
+
+def identity(folder: Path) -> dict[str, str | None]:
+    """What tells a run from others: the digests of its config and of its data."""
+    config, provenance = folder / "config.yaml", folder / _PROVENANCE
+    return {
+        "config": text_digest(config.read_text(encoding="utf-8")) if config.is_file() else None,
+        "data": read_provenance(folder)["data_fingerprint"] if provenance.is_file() else None,
+    }
+
+
+def require_same(folder: Path, of: Mapping[str, Any], what: Path) -> None:
+    """Checks that something belongs to the run in `folder`.
+
+    Args:
+        folder: the run folder.
+        of: the identity of the run that it was made by.
+        what: where it lies.
+
+    Raises:
+        DamagedFile: it was made by another run, or with another config.
+    """
+    now = identity(folder)
+    others = [name for name in ("config", "data") if of.get(name) != now[name]]
+    if others:
+        raise DamagedFile(
+            f"{what} was not made by this run: its {' and its '.join(others)} is not that of "
+            f"{folder}."
         )
-    return json.loads(path.read_text())
+
+
+def require_own_config(folder: Path) -> None:
+    """Checks that a run's config is the one that it was started with.
+
+    Raises:
+        DamagedFile: it was changed since.
+    """
+    if read_provenance(folder).get("config_digest") != identity(folder)["config"]:
+        raise DamagedFile(
+            f"{folder / 'config.yaml'} is damaged or was edited: it is not the config that the run "
+            "was started with. Restore it; to train with other settings, start a new run: python "
+            f"-m wound_jax.train --config {folder / 'config.yaml'} run_dir=NEW."
+        )
 
 
 def warn_of_changed_plugins(folder: Path, plugins: Sequence[str]) -> None:
     """Says on stderr which plug-ins of a run are no longer the code that it was trained with."""
-    if not (folder / "provenance.json").is_file():
-        return
     changed = changed_plugins(read_provenance(folder).get("plugins", []), plugins)
     if changed:
         print(

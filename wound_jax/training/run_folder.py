@@ -6,16 +6,19 @@ An ensemble is the folder of a run without training: in place of checkpoints it 
 which names the runs whose predictions are averaged.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.errors import UserError
+from wound_jax.files import read_record, write_record
 from wound_jax.training.record import finished_at
 
 _ENSEMBLE = "ensemble.json"
+# What is written before config.yaml, which makes a folder that of a run.
+_BEFORE = ("split.txt", "parameters.json", "provenance.json")
+_BEGUN = {*_BEFORE, *(f"{name}.part" for name in (*_BEFORE, "config.yaml"))}
 
 
 def new_folder(config: RunConfig) -> Path:
@@ -51,8 +54,10 @@ def require_free(config: RunConfig) -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether nothing is there, or an empty folder."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    """Whether nothing is there, an empty folder, or one that a start left when it was killed."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= _BEGUN
 
 
 def _first_free(name: str) -> Path:
@@ -97,7 +102,7 @@ def name_members(folder: Path, members: Sequence[Path]) -> None:
         {"folder": os.path.relpath(member, folder), "finished": finished_at(member)}
         for member in members
     ]
-    (folder / _ENSEMBLE).write_text(json.dumps({"runs": runs}, indent=2) + "\n")
+    write_record(folder / _ENSEMBLE, {"runs": runs})
 
 
 def members_of(folder: Path) -> list[Path]:
@@ -110,7 +115,7 @@ def recorded_members(folder: Path) -> list[tuple[Path, str]]:
     path = folder / _ENSEMBLE
     if not path.is_file():
         return []
-    runs = json.loads(path.read_text())["runs"]
+    runs = read_record(path)["runs"]
     return [(Path(os.path.normpath(folder / run["folder"])), run["finished"]) for run in runs]
 
 

@@ -40,7 +40,7 @@ from scipy.special import ndtri, stdtrit
 
 from wound_jax.errors import UserError, unknown_name
 from wound_jax.evaluation.metrics import METRICS
-from wound_jax.files import write_arrays
+from wound_jax.files import read_arrays, write_arrays
 
 
 def stretched_interval(
@@ -195,14 +195,13 @@ class Draws:
         """
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file; expected the draws that an evaluation writes.")
-        with np.load(path, allow_pickle=False) as file:
-            missing = [field.name for field in fields(cls) if field.name not in file]
-            if missing:
-                raise UserError(
-                    f"{path} lacks {', '.join(missing)}; expected the draws of a bootstrap. "
-                    "Evaluate the run again."
-                )
-            read = {field.name: file[field.name] for field in fields(cls)}
+        read = read_arrays(Path(path))
+        missing = [field.name for field in fields(cls) if field.name not in read]
+        if missing:
+            raise UserError(
+                f"{path} lacks {', '.join(missing)}; expected the draws of a bootstrap. "
+                "Evaluate the run again."
+            )
         plain = {name: value.item() for name, value in read.items() if value.ndim == 0}
         names = {name: tuple(map(str, read[name])) for name in ("methods", "metrics")}
         return cls(**{**read, **plain, **names})

@@ -33,13 +33,14 @@ from wound_jax.data.settings import DataSettings
 from wound_jax.data.store.rows import Rows, Table
 from wound_jax.data.strata import PlannedStratum, Stratum
 from wound_jax.errors import UserError
-from wound_jax.files import replacing
+from wound_jax.files import DamagedFile, read_arrays, write_arrays
 from wound_jax.prediction.calibration.across_genes import AcrossGenes
 from wound_jax.prediction.calibration.blend import Blend, Cells, Members, Weights, blend
 from wound_jax.prediction.calibration.round_to_counts import ROUNDING_SEED, rounded_to_counts
 from wound_jax.prediction.calibration.shrink_controls import ShrunkControls
 from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import Predict
+from wound_jax.training.record import identity, require_same
 
 FILE = "calibration.npz"
 # Cells of one stratum that are finished together; a blend moves their common mean.
@@ -234,6 +235,7 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
     rule = members.rule
     of = rule.training.examples.profiles
     content = {
+        "of": identity(folder),
         "labels": [list(of.cell_type), list(of.timepoint), list(of.perturbation)],
         "non_negative": rule.non_negative,
         "members": [
@@ -249,26 +251,26 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
         "shares": {novelty.name: share.weights[novelty] for novelty in Novelty},
         "chosen_by": {novelty.name: share.chosen_by[novelty] for novelty in Novelty},
     }
-    # Whole or not at all: an evaluation never writes over a calibration that is there.
-    with replacing(folder / FILE) as part, part.open("wb") as file:
-        np.savez_compressed(
-            file,
-            content=np.array(json.dumps(content)),
-            control=of.control,
-            scores=of.scores,
-            deltas=rule.training.examples.deltas,
-            network_means=np.zeros(0) if members.regression is None else members.regression.made,
-            fluctuations=np.zeros(0) if members.genes is None else members.genes.fluctuations,
-            mean=rule.training.components.mean,
-            axes=rule.training.components.axes,
-        )
+    regression, genes = members.regression, members.genes
+    arrays = {
+        "content": np.array(json.dumps(content)),
+        "control": of.control,
+        "scores": of.scores,
+        "deltas": rule.training.examples.deltas,
+        "network_means": np.zeros(0) if regression is None else regression.made,
+        "fluctuations": np.zeros(0) if genes is None else genes.fluctuations,
+        "mean": rule.training.components.mean,
+        "axes": rule.training.components.axes,
+    }
+    write_arrays(folder / FILE, arrays)
 
 
 def load_blend(folder: Path) -> Blend:
     """Reads what `save_calibration` wrote.
 
     Raises:
-        UserError: there is no such file, or it was written by another version.
+        UserError: there is no such file.
+        DamagedFile: it is not as it was written, or belongs to another run.
     """
     path = folder / FILE
     if not path.is_file():
@@ -277,14 +279,14 @@ def load_blend(folder: Path) -> Blend:
             "(prediction.linear_weight, .shrink_controls), which its evaluation writes. "
             f"Run python -m wound_jax.evaluate {path.parent} first."
         )
-    with np.load(path, allow_pickle=False) as file:
-        content = json.loads(str(file["content"]))
-        if "shares" not in content:
-            raise UserError(
-                f"{path} was written by an older version. Remove it, and run python -m "
-                f"wound_jax.evaluate {path.parent} to have it fitted anew."
-            )
-        arrays = {name: file[name] for name in file.files if name != "content"}
+    try:
+        arrays = read_arrays(path)
+        content = json.loads(str(arrays.pop("content")))
+        require_same(folder, content["of"], path)
+    except DamagedFile as e:
+        raise DamagedFile(
+            f"{e} Remove it, and run python -m wound_jax.evaluate {folder} to have it fitted anew."
+        ) from e
     rule = _read_rule(content, arrays)
     members = Members(rule)
     if content["regressed"]:
