@@ -5,8 +5,7 @@ import scanpy as sc
 import scipy.sparse as sp
 from tiny import dense
 
-from wound_jax.data import preprocess
-from wound_jax.data.preprocess import check_scale, fit_preprocessing
+from wound_jax.data.preprocess import fit_preprocessing
 from wound_jax.devices.host_memory import as_aligned
 from wound_jax.errors import UserError
 
@@ -217,40 +216,10 @@ def test_the_other_scale_is_an_error_both_ways(form):
     with pytest.raises(UserError, match=r"expects integer counts.*such as .*preprocess=none"):
         fit_preprocessing(FORMS[form](LOG), GENES, EVERYONE, "log1p_cp10k", None)
     with pytest.raises(UserError, match="such as -1"):
-        check_scale(FORMS[form](COUNTS - 1), "log1p_cp10k")
+        fit_preprocessing(FORMS[form](COUNTS - 1), GENES, EVERYONE, "log1p_cp10k", None)
     fitted = fit_preprocessing(FORMS[form](COUNTS), GENES, EVERYONE, "log1p_cp10k", None)
     with pytest.raises(UserError, match="expects integer counts"):
         fitted.apply(FORMS[form](LOG), GENES)
-
-
-@pytest.mark.parametrize("form", ["dense", "csr"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinite_values_are_an_error_in_any_cell(form, bad, monkeypatch):
-    monkeypatch.setattr(preprocess, "_BLOCK", 100)
-    for values, kind in ((LOG, "none"), (COUNTS, "log1p_cp10k")):
-        values = values.copy()
-        values[-1, -1] = bad
-        with pytest.raises(UserError, match="NaN or infinite"):
-            check_scale(FORMS[form](values), kind)
-
-
-@pytest.mark.parametrize("form", ["dense", "csr"])
-def test_the_scale_of_every_cell_is_looked_at(form, monkeypatch):
-    monkeypatch.setattr(preprocess, "_BLOCK", 100)
-    mixed = COUNTS.copy()
-    mixed[-1] = LOG[-1]
-    with pytest.raises(UserError, match="expects integer counts"):
-        check_scale(FORMS[form](mixed), "log1p_cp10k")
-    mixed = LOG.copy()
-    mixed[: N_CELLS // 2] = 0
-    check_scale(FORMS[form](mixed), "none")
-
-
-def test_few_cells_with_a_molecule_or_none_each_are_counts():
-    ones = (COUNTS > 0).astype(np.float32)[:3]
-    for kind in ("none", "log1p_cp10k"):
-        check_scale(ones, kind)
-        check_scale(sp.csr_matrix(ones * 0), kind)
 
 
 @pytest.mark.filterwarnings("ignore:Some cells have zero counts")

@@ -106,7 +106,7 @@ def test_negative_values_are_asked_for_among_the_training_cells_alone(tmp_path):
         values[cells.split.treated[part][0], 0] = -0.5
         other = TINY.copy()
         other.X = values
-        memory, disk = both(tmp_path, other)
+        memory, disk = both(tmp_path, other, scale="trust")
         assert disk.spec.non_negative == memory.spec.non_negative == (part == "test")
 
 

@@ -107,7 +107,9 @@ def test_times_are_brought_to_the_unit_interval():
 def test_directions_follow_a_known_curve(scheme, least, key):
     time, expression, tangent = curve()
     adata = cells(time, expression)
-    add_pseudotime_velocity(adata, PseudotimeOptions(key, "time", scheme=scheme))
+    add_pseudotime_velocity(
+        adata, PseudotimeOptions(key, "time", scheme=scheme, trust_scale=key == "X")
+    )
     found = read_velocity(adata, key)
     along = cosines(found.velocity, tangent)
     assert along.mean() > least
@@ -119,7 +121,9 @@ def test_directions_follow_a_known_curve(scheme, least, key):
     )
     backwards = cells(time, expression)
     backwards.obs["time"] = -time
-    add_pseudotime_velocity(backwards, PseudotimeOptions(key, "time", scheme=scheme))
+    add_pseudotime_velocity(
+        backwards, PseudotimeOptions(key, "time", scheme=scheme, trust_scale=key == "X")
+    )
     assert (cosines(read_velocity(backwards, key).velocity, tangent) < 0).mean() > 0.98
 
 
@@ -147,7 +151,9 @@ def test_directions_of_genes_and_of_their_components_agree():
     loadings = np.linalg.qr(np.random.default_rng(4).standard_normal((GENES, 5)))[0]
     adata.obsm["X_lin"] = ((expression - expression.mean(axis=0)) @ loadings).astype(np.float32)
     add_pseudotime_velocity(adata, PseudotimeOptions("obsm/X_lin", "time"))
-    add_pseudotime_velocity(adata, PseudotimeOptions("X", "time", neighbours_in="X_lin"))
+    add_pseudotime_velocity(
+        adata, PseudotimeOptions("X", "time", neighbours_in="X_lin", trust_scale=True)
+    )
     np.testing.assert_allclose(
         adata.layers["velocity"] @ loadings, adata.obsm["velocity_X_lin"], atol=1e-4
     )
@@ -193,7 +199,7 @@ def test_cells_left_out_get_no_direction_and_shape_none(key):
     replicates = np.random.default_rng(6).choice(["m1", "m2", "m3"], 500)
     held_out = replicates == "m3"
     options = PseudotimeOptions(
-        key, groups="type", leave_out={"replicate": ("m3",)}, n_neighbours=20
+        key, groups="type", leave_out={"replicate": ("m3",)}, n_neighbours=20, trust_scale=True
     )
     adata = cells(time, expression, replicate=replicates)
     add_pseudotime_velocity(adata, options)

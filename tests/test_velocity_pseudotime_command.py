@@ -29,19 +29,20 @@ def add(folder, *options):
 
 
 def test_add_and_diagnose_by_the_command(file, capsys):
-    options = ["--rep", "X", "--from-pseudotime", "--cell-type-col", "type"]
+    options = ["--rep", "X", "--trust-scale", "--from-pseudotime", "--cell-type-col", "type"]
     assert add(file, *options, "--leave-out", "replicate=m3, m2") == 0
     shown = capsys.readouterr()
     written = ad.read_h5ad(file / "out.h5ad")
     expected = ad.read_h5ad(file / "in.h5ad")
+    left_out = {"replicate": ("m3", "m2")}
     add_pseudotime_velocity(
-        expected, PseudotimeOptions("X", groups="type", leave_out={"replicate": ("m3", "m2")})
+        expected, PseudotimeOptions("X", groups="type", leave_out=left_out, trust_scale=True)
     )
     np.testing.assert_array_equal(written.layers["velocity"], expected.layers["velocity"])
     assert "no RNA velocity" in shown.err
     assert "no cell was left out" not in shown.err
     assert "treated_later" in shown.out
-    columns = ["--rep", "X", "--control", "Sham", "--cell-type-col", "type"]
+    columns = ["--rep", "X", "--trust-scale", "--control", "Sham", "--cell-type-col", "type"]
     assert main(["diagnose", "--input", str(file / "out.h5ad"), *columns]) == 0
     shown = capsys.readouterr()
     assert "Burn" in shown.out
@@ -64,9 +65,9 @@ def test_a_second_representation_may_follow_the_first(file, capsys):
 def test_directions_made_with_held_out_cells_are_refused(file):
     split = {"kind": "replicate", "test": ["m3"], "val": ["m2"]}
     data = {"path": str(file / "out.h5ad"), "timepoint_col": None, "replicate_col": "replicate"}
-    data |= {"cell_type_col": "type", "match_on": ["cell_type"]}
+    data |= {"cell_type_col": "type", "match_on": ["cell_type"], "scale": "trust"}
     config = RunConfig.model_validate({"data": data, "split": split, "velocity": {"enable": True}})
-    options = ["--rep", "X", "--from-pseudotime", "--cell-type-col", "type"]
+    options = ["--rep", "X", "--trust-scale", "--from-pseudotime", "--cell-type-col", "type"]
     assert add(file, *options, "--leave-out", "replicate=m3") == 0
     with pytest.raises(UserError, match="treated cells that the replicate split holds out"):
         prepare(config)

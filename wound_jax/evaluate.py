@@ -20,7 +20,7 @@ _EXAMPLES = """examples:
   python -m wound_jax.evaluate runs/kang --cell-eval
 """
 _OPTIONS = ("part", "checkpoint", "missing", "cell_eval")
-_CHANGEABLE = ("split.", "prediction.", "evaluation.")
+_CHANGEABLE = ("split.", "prediction.", "evaluation.", "data.scale=")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also write the pair of files that cell-eval reads, and run it (extra [cell-eval])",
     )
     parser.add_argument("--output", help="folder for the results; default RUN/eval or RUN/eval-...")
-    cli.add_overrides(parser, "changes to split.*, prediction.* and evaluation.*")
+    cli.add_overrides(parser, "changes to split.*, prediction.*, evaluation.*, data.scale")
     return parser
 
 
@@ -61,7 +61,8 @@ def _main(arguments: argparse.Namespace) -> int:
         if not override.startswith(_CHANGEABLE):
             raise UserError(
                 f"{override!r} would change what was trained; an evaluation can change split.*, "
-                "prediction.* and evaluation.* keys, and read another file by --input."
+                "prediction.* and evaluation.* keys and data.scale, and read another file by "
+                "--input."
             )
     # A finished run's file is complete, so overrides are judged against it as on a command line.
     from wound_jax.training.run_folder import require_run

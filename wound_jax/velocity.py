@@ -76,7 +76,8 @@ def _diagnose(args: argparse.Namespace) -> int:
     adata, key = read_whole(args.input), matrix_key(args.rep)
     labels = labels_of(adata, args)
     velocity = read_velocity(adata, key, confidence=None)
-    cells = moving_matrix(adata, key, args.preprocess, np.arange(adata.n_obs))
+    everyone, trust = np.arange(adata.n_obs), args.trust_scale
+    cells = moving_matrix(adata, key, args.preprocess, everyone, trust_scale=trust)
     if from_pseudotime(adata):
         print(f"warning: {CIRCULAR}", file=sys.stderr)
     table = alignment_table(cells, velocity, labels, args.control, null_options(args))

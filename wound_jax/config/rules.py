@@ -54,7 +54,7 @@ BETWEEN_SECTIONS = (
     # An embedding without a decoder needs no genes at all.
     *(
         Rule(key, DECODER, uses_genes, f"{DECODER}=true")
-        for key in ("data.genes", "data.preprocess", "data.n_hvg")
+        for key in ("data.genes", "data.preprocess", "data.n_hvg", "data.scale")
     ),
     Rule("training.lora_b_multiplier", LORA, lambda c: c.model.lora.enable, f"{LORA}=true"),
 )

@@ -1,5 +1,6 @@
 """What a model must remember of its data, fitted on the training cells."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import anndata as ad
@@ -12,8 +13,15 @@ from wound_jax.data.cells import match_labels
 from wound_jax.data.groups import control_pairs, make_groups, require_controls
 from wound_jax.data.preprocess import NO_GENES, fit_preprocessing
 from wound_jax.data.scalars import fit_scalars
+from wound_jax.data.scale import Origin
 from wound_jax.data.settings import DataSettings
-from wound_jax.data.source import Matrix, is_gene_matrix, matrix, n_columns
+from wound_jax.data.source import (
+    Matrix,
+    describe_source,
+    is_gene_matrix,
+    matrix,
+    n_columns,
+)
 from wound_jax.data.spec import DataSpec, Vocabulary, vocabularies
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import DiskRows
@@ -39,9 +47,15 @@ def fit_spec(
     values = matrix(adata, data.input)
     preprocessing = NO_GENES
     if gene_input or config.model.decoder.enable:
-        expression = values if gene_input else matrix(adata, data.genes)
+        key = data.input if gene_input else data.genes
         preprocessing = fit_preprocessing(
-            expression, list(adata.var_names), split.training_cells, data.preprocess, data.n_hvg
+            values if gene_input else matrix(adata, key),
+            list(adata.var_names),
+            split.training_cells,
+            data.preprocess,
+            data.n_hvg,
+            origin=origin_of(describe_source(data), key, annotations, list(adata.var_names)),
+            trust=data.trusts_scale,
         )
     scalars = config.model.scalars
     return DataSpec(
@@ -59,6 +73,18 @@ def fit_spec(
         ),
         **labels,
     )
+
+
+def origin_of(source: str, key: str, annotations: Annotations, genes: Sequence[str]) -> Origin:
+    """The cells of a matrix, as messages on its scale name them.
+
+    Args:
+        source: the file.
+        key: "X", "layers/NAME" or "obsm/KEY".
+        annotations: labels of the cells.
+        genes: names of the columns.
+    """
+    return Origin(f"{source}: {key}", annotations.names, genes, annotations.condition)
 
 
 def require_counts(spec: DataSpec, prediction: PredictionSettings) -> None:

@@ -17,12 +17,13 @@ from wound_jax.config.rules import require_data_source
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
 from wound_jax.data.cells import Cells, PreparedData, fingerprint, match_labels
-from wound_jax.data.fit import fit_spec, require_counts
+from wound_jax.data.fit import fit_spec, origin_of, require_counts
 from wound_jax.data.label_columns import refuse_other_spelling
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.settings import DataSettings, SplitSettings
 from wound_jax.data.source import (
     Matrix,
+    describe_source,
     is_gene_matrix,
     matrix,
     n_columns,
@@ -58,12 +59,16 @@ def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
     adata, annotations = labelled_cells(open_source(data, _matrices(config), optional), data)
     require_control(annotations, data.control)
     split = make_split(annotations, data.control, config.split)
+    fitted = spec is None
     if spec is None:
         spec = fit_spec(adata, annotations, split, config)
         require_counts(spec, config.prediction)
     if config.model.timepoint_embedding == "continuous":
         require_times(annotations.timepoint)
-    cells = bring_cells(adata, annotations, spec, data.genes)
+    # Fitting looked at the scale of all cells.
+    trust = fitted or data.trusts_scale
+    named = describe_source(data)
+    cells = bring_cells(adata, annotations, spec, data.genes, source=named, trust=trust)
     if config.velocity.enable:
         velocity = run_velocity(adata, annotations, spec, config.velocity, config.seed)
         refuse_leak(adata, velocity, split)
@@ -106,7 +111,9 @@ def bring_cells(
     spec: DataSpec,
     genes: str,
     *,
+    source: str,
     missing: str = "error",
+    trust: bool = False,
 ) -> Cells:
     """Brings cells to a model's features and genes.
 
@@ -115,19 +122,30 @@ def bring_cells(
         annotations: their labels.
         spec: the model's genes, scale and vocabularies.
         genes: matrix key of the expression, for a model of an embedding with a gene decoder.
+        source: what the cells are, in words.
         missing: "error", or "zero" to fill absent genes with zeros.
+        trust: whether their scale is left unchecked.
 
     Raises:
         UserError: genes are missing, the scale is another, or an embedding has another width.
     """
-    values, names, beside = matrix(adata, spec.input), list(adata.var_names), None
+    names, beside = list(adata.var_names), None
+
+    def expression(key: str) -> np.ndarray:
+        origin = origin_of(source, key, annotations, names)
+        values = matrix(adata, key)
+        return spec.preprocessing.apply(values, names, missing=missing, origin=origin, trust=trust)[
+            0
+        ]
+
     if spec.gene_input:
-        features, _ = spec.preprocessing.apply(values, names, missing=missing)
+        features = expression(spec.input)
     else:
+        values = matrix(adata, spec.input)
         require_width(values, spec)
         if spec.genes:
-            beside, _ = spec.preprocessing.apply(matrix(adata, genes), names, missing=missing)
-        features = embedding(values, spec.input)
+            beside = expression(genes)
+        features = embedding(values, f"{source}: {spec.input}", annotations.names)
     return Cells(
         annotations,
         features,
@@ -150,15 +168,25 @@ def require_width(values: Any, spec: DataSpec) -> None:
         )
 
 
-def embedding(values: Matrix, key: str) -> np.ndarray:
+def embedding(values: Matrix, name: str, cells: np.ndarray) -> np.ndarray:
     """An embedding as float32 `[cells, dims]`.
+
+    Args:
+        values: as it was read.
+        name: of the file and the matrix.
+        cells: names of the cells.
 
     Raises:
         UserError: it holds values that are not finite.
     """
     dense = as_aligned(values if isinstance(values, np.ndarray) else values.toarray())
-    if not np.isfinite(dense).all():
-        raise UserError(f"{key} holds NaN or infinite values; recompute the embedding.")
+    finite = np.isfinite(dense)
+    if not finite.all():
+        cell, dim = np.argwhere(~finite)[0]
+        raise UserError(
+            f"{name} holds NaN or infinite values ({dense[cell, dim]} in cell "
+            f"{str(cells[cell])!r}, dimension {dim}), expected numbers; recompute the embedding."
+        )
     return dense
 
 
@@ -183,7 +211,10 @@ def read_external(
     require_control(annotations, spec.control)
     require_spelling(annotations, spec)
     _require_known(set(annotations.condition), spec)
-    cells = bring_cells(adata, annotations, spec, config.genes, missing=missing)
+    trust = config.trusts_scale
+    cells = bring_cells(
+        adata, annotations, spec, config.genes, source=path, missing=missing, trust=trust
+    )
     treated = annotations.condition != spec.control
     nobody = np.zeros(0, dtype=int)
     split = Split(

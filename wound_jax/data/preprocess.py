@@ -1,27 +1,26 @@
 """From a matrix on disk to the expression a model is trained on, fitted on training cells only.
 
 `log1p_cp10k` divides each cell by its total over the normalisation genes, scales to 10,000 and
-takes log(1 + x), through scanpy; `n_hvg` keeps the most variable genes of the training cells
-(`wound_jax.data.variable_genes`). Cells may come in blocks. What was fitted is stored with the
-model, and a later file is brought to the same genes **by name**.
+takes log(1 + x), through scanpy; `none` takes log values as they are. `n_hvg` keeps the most
+variable genes of the training cells (`wound_jax.data.variable_genes`). Cells may come in blocks,
+and their scale is checked (`wound_jax.data.scale`). What was fitted is stored with the model, and a
+later file is brought to the same genes **by name**.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
+from wound_jax.data.scale import Origin, ScaleCheck
+from wound_jax.data.scale_kinds import TARGET_SUM, TotalRange
 from wound_jax.data.source import Matrix, n_columns, n_rows, row_blocks
 from wound_jax.data.variable_genes import GeneMoments, highly_variable
 from wound_jax.devices.host_memory import aligned_table, as_aligned
 from wound_jax.errors import UserError
-
-TARGET_SUM = 1e4
-# Values looked at together, so that a check needs little memory beside the matrix.
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,43 @@ class Preprocessing:
     Attributes:
         kind: "none" or "log1p_cp10k".
         genes: the model's genes, in order.
-        normalisation_genes: the genes whose sum is a cell's total.
+        normalisation_genes: the genes whose sum is a cell's total: all of the training file.
+        totals: the range of what log values of that file sum up to over them; None for counts, and
+            for models from before it was kept.
     """
 
     kind: str
     genes: tuple[str, ...]
     normalisation_genes: tuple[str, ...]
+    # What is refused hangs on it, what is computed does not.
+    totals: TotalRange | None = field(default=None, compare=False)
+
+    def scale_check(
+        self, var_names: Sequence[str], origin: Origin | None = None, *, trust: bool = False
+    ) -> ScaleCheck:
+        """The check of other cells than those that this was fitted on.
+
+        Args:
+            var_names: the genes of their columns.
+            origin: what they are, for messages.
+            trust: whether only finite values are asked for.
+        """
+        # Genes that training did not have add to a total, and those that are not there take away.
+        counted = np.flatnonzero(
+            np.isin(np.asarray(var_names, dtype=str), self.normalisation_genes)
+        )
+        comparable = len(counted) == len(self.normalisation_genes)
+        like = self.totals if comparable else None
+        return ScaleCheck(self.kind, origin, trust=trust, counted=counted, like=like)
 
     def apply(
-        self, values: Matrix, var_names: Sequence[str], *, missing: str = "error"
+        self,
+        values: Matrix,
+        var_names: Sequence[str],
+        *,
+        missing: str = "error",
+        origin: Origin | None = None,
+        trust: bool = False,
     ) -> tuple[np.ndarray, list[str]]:
         """Brings cells to the model's genes and scale.
 
@@ -48,6 +75,8 @@ class Preprocessing:
                 they are.
             var_names: the genes of its columns.
             missing: "error", or "zero" to count absent genes as zeros.
+            origin: what they are, for messages.
+            trust: whether their scale is left unchecked (`data.scale`).
 
         Returns:
             float32 `[cells, genes]` in the order of `self.genes`, aligned for devices
@@ -56,7 +85,10 @@ class Preprocessing:
         Raises:
             UserError: the scale is not the expected one, a gene is named twice, or one is missing.
         """
-        check_scale(values, self.kind)
+        scale = self.scale_check(var_names, origin, trust=trust)
+        for _, block in row_blocks(values):
+            scale.add(block)
+        scale.require()
         return self.transform(values, var_names, missing=missing)
 
     def transform(
@@ -115,7 +147,14 @@ NO_GENES = Preprocessing(kind="none", genes=(), normalisation_genes=())
 
 
 def fit_preprocessing(
-    values: Matrix, var_names: Sequence[str], training: np.ndarray, kind: str, n_hvg: int | None
+    values: Matrix,
+    var_names: Sequence[str],
+    training: np.ndarray,
+    kind: str,
+    n_hvg: int | None,
+    *,
+    origin: Origin | None = None,
+    trust: bool = False,
 ) -> Preprocessing:
     """Chooses the genes of a model on its training cells.
 
@@ -126,11 +165,13 @@ def fit_preprocessing(
         kind: "none" or "log1p_cp10k".
         n_hvg: how many of the most variable genes to keep, in the order of the file; None keeps
             all.
+        origin: what the cells are, for messages.
+        trust: whether their scale is left unchecked (`data.scale`).
 
     Raises:
         UserError: the scale is not the expected one, a gene is named twice, or there are too few.
     """
-    fit = PreprocessingFit(var_names, kind, n_hvg)
+    fit = PreprocessingFit(var_names, kind, n_hvg, origin=origin, trust=trust)
     trains = np.zeros(n_rows(values), dtype=bool)
     trains[training] = True
     for rows, block in row_blocks(values):
@@ -145,16 +186,26 @@ class PreprocessingFit:
         var_names: names of the genes.
         kind: "none" or "log1p_cp10k".
         n_hvg: how many of the most variable genes to keep; None keeps all.
+        origin: what the cells are, for messages.
+        trust: whether their scale is left unchecked (`data.scale`).
 
     Raises:
         UserError: a gene is named twice, or there are too few.
     """
 
-    def __init__(self, var_names: Sequence[str], kind: str, n_hvg: int | None):
+    def __init__(
+        self,
+        var_names: Sequence[str],
+        kind: str,
+        n_hvg: int | None,
+        *,
+        origin: Origin | None = None,
+        trust: bool = False,
+    ):
         self._names = tuple(map(str, var_names))
         self._kind = kind
         self._n_hvg = n_hvg
-        self._scale = ScaleCheck(kind)
+        self._scale = ScaleCheck(kind, origin, trust=trust)
         self._moments = GeneMoments(len(self._names))
         _columns(self._names)
         if n_hvg is not None and n_hvg > len(self._names):
@@ -176,7 +227,9 @@ class PreprocessingFit:
         log_values = block[training]
         if self._kind == "log1p_cp10k":
             log_values = _log1p_cp10k(log_values, owned=True)
-        self._moments.add(cast(Matrix, log_values.astype(np.float32, copy=False)))
+        # Of counts that were given for log values; they are refused when all have been seen.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._moments.add(cast(Matrix, log_values.astype(np.float32, copy=False)))
 
     def result(self) -> Preprocessing:
         """What was fitted.
@@ -188,81 +241,7 @@ class PreprocessingFit:
         genes = self._names
         if self._n_hvg is not None:
             genes = tuple(genes[i] for i in highly_variable(self._moments, self._n_hvg))
-        return Preprocessing(self._kind, genes, self._names)
-
-
-def check_scale(values: Matrix, kind: str) -> None:
-    """Refuses counts where log values are expected, and the reverse. All cells are looked at.
-
-    Args:
-        values: `[cells, genes]`.
-        kind: "none" expects log values, "log1p_cp10k" counts.
-
-    Raises:
-        UserError: naming what was found and the setting that fits it.
-    """
-    scale = ScaleCheck(kind)
-    scale.add(values)
-    scale.require()
-
-
-class ScaleCheck:
-    """`check_scale` of cells that come in blocks: no single block need tell counts from logs.
-
-    Args:
-        kind: "none" expects log values, "log1p_cp10k" counts.
-    """
-
-    def __init__(self, kind: str):
-        self._kind = kind
-        self._low = self._high = 0.0
-        self._odd: float | None = None
-
-    def add(self, values: Matrix) -> None:
-        """Looks at the values of a block.
-
-        Raises:
-            UserError: they are not finite, or no counts where counts are expected.
-        """
-        for block in _blocks(values):
-            if not np.isfinite(block).all():
-                raise UserError(
-                    "the expression matrix holds NaN or infinite values; clean the file."
-                )
-            self._low, self._high = min(self._low, block.min()), max(self._high, block.max())
-            if self._odd is None:
-                other = block[block != np.rint(block)]
-                self._odd = other[0] if other.size else None
-        if self._kind == "log1p_cp10k" and (self._odd is not None or self._low < 0):
-            raise UserError(
-                "data.preprocess=log1p_cp10k expects integer counts, but the expression matrix "
-                f"holds other values (such as {self._low if self._odd is None else self._odd:g}); "
-                "set data.preprocess=none if they are log-normalised already, or name the counts "
-                "by data.input=layers/NAME."
-            )
-
-    def require(self) -> None:
-        """Asks, when all blocks have been seen, whether counts were taken for log values.
-
-        Raises:
-            UserError: they were.
-        """
-        if self._kind == "none" and self._odd is None and self._high > 1:
-            raise UserError(
-                f"the expression matrix holds integer counts (up to {self._high:g}), but "
-                "data.preprocess=none expects log-normalised values; set "
-                "data.preprocess=log1p_cp10k."
-            )
-
-
-def _blocks(values: Matrix) -> Iterator[np.ndarray]:
-    """The stored values of a matrix, one flat block after the other; none of them empty."""
-    if isinstance(values, np.ndarray):
-        rows = max(1, _BLOCK // max(1, n_columns(values)))
-        parts = (values[i : i + rows].ravel() for i in range(0, len(values), rows))
-    else:
-        parts = (values.data[i : i + _BLOCK] for i in range(0, values.nnz, _BLOCK))
-    return (part for part in parts if part.size)
+        return Preprocessing(self._kind, genes, self._names, self._scale.totals())
 
 
 def _columns(names: Sequence[str]) -> dict[str, int]:

@@ -44,6 +44,9 @@ class DataSettings(Variant):
     # when that is a gene matrix.
     genes: str = "X"
     preprocess: Literal["none", "log1p_cp10k"] = "none"
+    # Whether the values have to show the scale that `preprocess` expects, and those of another file
+    # that of the training file; trust asks only for finite values.
+    scale: Literal["check", "trust"] = "check"
     n_hvg: PositiveInt | None = None
     pert_col: str = "condition"
     control: Label = "Sham"
@@ -76,6 +79,11 @@ class DataSettings(Variant):
         if isinstance(value, dict):
             return {column: names for column, names in value.items() if names is not None}
         return value
+
+    @property
+    def trusts_scale(self) -> bool:
+        """Whether the scale of expression is left unchecked."""
+        return self.scale == "trust"
 
     @property
     def is_embedding(self) -> bool:

@@ -14,6 +14,7 @@ from wound_jax.data.annotations import Annotations
 from wound_jax.data.groups import Group
 from wound_jax.data.preprocess import Preprocessing
 from wound_jax.data.scalars import ScalarColumn
+from wound_jax.data.scale_kinds import TotalRange
 from wound_jax.data.timepoints import time_of
 from wound_jax.errors import unknown_name
 
@@ -122,7 +123,11 @@ class DataSpec:
         for name in ("perturbations", "cell_types", "timepoints", "replicates"):
             values[name] = Vocabulary(tuple(values[name]["names"]))
         values["scalars"] = tuple(ScalarColumn(**column) for column in values["scalars"])
-        preprocessing = Preprocessing(p["kind"], tuple(p["genes"]), tuple(p["normalisation_genes"]))
+        # Models from before the totals were kept have none.
+        totals = TotalRange(**p["totals"]) if p.get("totals") else None
+        preprocessing = Preprocessing(
+            p["kind"], tuple(p["genes"]), tuple(p["normalisation_genes"]), totals
+        )
         return cls(preprocessing=preprocessing, **values)
 
 

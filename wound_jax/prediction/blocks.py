@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from wound_jax.data.prepare import embedding, require_width
-from wound_jax.data.preprocess import ScaleCheck
-from wound_jax.data.source import Matrix, backed_cells, row_blocks
+from wound_jax.data.scale import Origin
+from wound_jax.data.source import BackedCells, Matrix, backed_cells, row_blocks
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.store.files import store_of
 from wound_jax.data.store.rows import Rows, ScratchRows, Table, TakenRows
@@ -57,7 +57,13 @@ class Scratch:
 
 
 def features_of(
-    file: Any, spec: DataSpec, cells: np.ndarray, scratch: Scratch, *, missing: str = "error"
+    file: Any,
+    spec: DataSpec,
+    cells: np.ndarray,
+    scratch: Scratch,
+    *,
+    missing: str = "error",
+    trust: bool = False,
 ) -> Rows:
     """Some cells of an open file in a model's features.
 
@@ -67,6 +73,7 @@ def features_of(
         cells: their positions in the file, ascending.
         scratch: where they go.
         missing: "error", or "zero" to fill absent genes with zeros.
+        trust: whether the scale of expression is left unchecked (`data.scale`).
 
     Returns:
         float32 `[cells, features]`.
@@ -75,11 +82,16 @@ def features_of(
         UserError: genes are missing, the scale is another, or an embedding has another width.
     """
     if spec.gene_input:
-        return expression_of(file, spec, spec.input, cells, scratch, missing=missing)
+        return expression_of(file, spec, spec.input, cells, scratch, missing=missing, trust=trust)
     source = backed_cells(file, spec.input)
     require_width(source.values, spec)
+    name, names = f"{file.filename}: {spec.input}", _names(source, cells)
     rows = scratch.table(len(cells), spec.input_width)
-    return _fill(rows, source.values, cells, lambda block: embedding(block, spec.input), scratch)
+
+    def bring(block: Matrix, first: int) -> np.ndarray:
+        return embedding(block, name, names[first:])
+
+    return _fill(rows, source.values, cells, bring, scratch)
 
 
 def expression_of(
@@ -90,15 +102,18 @@ def expression_of(
     scratch: Scratch,
     *,
     missing: str = "error",
+    trust: bool = False,
 ) -> Rows:
     """Some cells of an open file in a model's genes; arguments and errors as of `features_of`.
 
     Args:
         key: the matrix of expression.
     """
-    source, scale = backed_cells(file, key), ScaleCheck(spec.preprocessing.kind)
+    source = backed_cells(file, key)
+    origin = Origin(f"{file.filename}: {key}", _names(source, cells), source.genes)
+    scale = spec.preprocessing.scale_check(source.genes, origin, trust=trust)
 
-    def bring(block: Matrix) -> np.ndarray:
+    def bring(block: Matrix, _: int) -> np.ndarray:
         scale.add(block)
         return spec.preprocessing.transform(block, source.genes, missing=missing)[0]
 
@@ -130,18 +145,27 @@ def features_of_store(file: Any, spec: DataSpec, cells: np.ndarray) -> Rows:
     return TakenRows(store.rows, cells)
 
 
+def _names(source: BackedCells, cells: np.ndarray) -> np.ndarray:
+    """The names of some cells."""
+    return source.obs.index.to_numpy()[cells]
+
+
 def _fill(
     rows: Table,
     values: Any,
     cells: np.ndarray,
-    bring: Callable[[Matrix], np.ndarray],
+    bring: Callable[[Matrix, int], np.ndarray],
     scratch: Scratch,
 ) -> Rows:
-    """Brings the cells to the model and writes them to the table."""
+    """Brings the cells to the model and writes them to the table.
+
+    Args:
+        bring: of some cells, and how many came before them.
+    """
     with tqdm(total=len(cells), desc="reading", unit="cell", disable=not scratch.progress) as bar:
         for part, block in row_blocks(values):
             first, last = np.searchsorted(cells, (part.start, part.stop))
             if first < last:
-                rows[first:last] = bring(block[cells[first:last] - part.start])
+                rows[first:last] = bring(block[cells[first:last] - part.start], first)
                 bar.update(int(last - first))
     return rows

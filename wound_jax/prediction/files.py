@@ -84,7 +84,7 @@ def _control_cells(
     run: LoadedRun, path: str, scratch: Scratch, *, with_expression: bool, missing: str
 ) -> tuple[Cells, pd.DataFrame]:
     """The control cells of a file as the model sees them, and their columns."""
-    spec = run.spec
+    spec, trust = run.spec, run.config.data.trusts_scale
     with open_h5ad(path) as file:
         obs, names = read_labels(file)
         positions, labels = _controls(run, obs, path)
@@ -94,12 +94,12 @@ def _control_cells(
         if is_store(file):
             features = features_of_store(file, spec, positions)
         else:
-            features = features_of(file, spec, positions, scratch, missing=missing)
+            features = features_of(file, spec, positions, scratch, missing=missing, trust=trust)
         if spec.gene_input:
             _warn_of_missing(spec.preprocessing, names)
         elif with_expression and spec.genes:
             key = run.config.data.genes
-            genes = expression_of(file, spec, key, positions, scratch, missing=missing)
+            genes = expression_of(file, spec, key, positions, scratch, missing=missing, trust=trust)
     obs = obs.iloc[positions]
     replicate, scalars = spec.replicates.encode(labels.replicate), read_scalars(obs, spec.scalars)
     return Cells(labels, features, replicate, genes, scalars), obs

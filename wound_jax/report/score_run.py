@@ -70,7 +70,8 @@ def score_again(
 
     Args:
         run: its folder.
-        config: its config, with changes to `split.*`, `prediction.*` and `evaluation.*` at most.
+        config: its config, with changes to `split.*`, `prediction.*`, `evaluation.*` and
+            `data.scale` at most.
         folder: where the results go.
         part: "train", "val" or "test".
         checkpoint: "best" or "last".

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from wound_jax.config.schema import RunConfig
 from wound_jax.data.annotations import Annotations, excluded, read_annotations, require_control
 from wound_jax.data.cells import CellDigest
-from wound_jax.data.fit import training_labels
+from wound_jax.data.fit import origin_of, training_labels
 from wound_jax.data.h5ad_writer import new_h5ad, write_csr
 from wound_jax.data.preprocess import Preprocessing, PreprocessingFit
 from wound_jax.data.settings import file_path
@@ -110,7 +110,13 @@ class _Conversion:
     def _look(self) -> tuple[Preprocessing, np.ndarray, float]:
         """The preprocessing, the number of values of each gene, and the lowest value of all."""
         data, names = self._config.data, self._source.genes
-        fit = PreprocessingFit(names, data.preprocess, data.n_hvg)
+        fit = PreprocessingFit(
+            names,
+            data.preprocess,
+            data.n_hvg,
+            origin=origin_of(file_path(data), data.input, self._labels, names),
+            trust=data.trusts_scale,
+        )
         trains = np.zeros(len(self._labels), dtype=bool)
         trains[self._split.training_cells] = True
         values_of, lowest = np.zeros(len(names), dtype=np.int64), 0.0
@@ -140,7 +146,9 @@ class _Conversion:
             preprocess=data.preprocess,
             n_hvg=data.n_hvg,
             exclude=plain_exclude(data),
+            scale=data.scale,
             normalisation_genes=preprocessing.normalisation_genes,
+            totals=preprocessing.totals,
             chosen_on=None if data.n_hvg is None else training_digest(self._split),
             non_negative=lowest >= 0.0,
             labels=labels_digest(self._labels),

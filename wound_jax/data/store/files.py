@@ -20,6 +20,7 @@ from anndata.io import read_elem, write_elem
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.cells import CellDigest
 from wound_jax.data.preprocess import Preprocessing
+from wound_jax.data.scale_kinds import TotalRange
 from wound_jax.data.settings import DataSettings
 from wound_jax.data.source import STORE_RECORD, is_store, open_h5ad, read_labels
 from wound_jax.data.splits import Split
@@ -41,7 +42,9 @@ class StoreRecord:
         preprocess: "none" or "log1p_cp10k", done already.
         n_hvg: how many variable genes were kept; None where all were.
         exclude: the cells that were left out (`data.exclude`).
+        scale: whether the scale of the cells was checked ("check" or "trust").
         normalisation_genes: the genes whose sum was a cell's total.
+        totals: the range of what log values sum up to over them.
         chosen_on: digest of the training cells that the variable genes were chosen on; None where
             all genes were kept.
         non_negative: whether no value of any cell is negative.
@@ -55,7 +58,9 @@ class StoreRecord:
     preprocess: str
     n_hvg: int | None
     exclude: dict[str, list[str]]
+    scale: str
     normalisation_genes: tuple[str, ...]
+    totals: TotalRange | None
     chosen_on: str | None
     non_negative: bool
     labels: str
@@ -65,7 +70,7 @@ class StoreRecord:
     def problems(self, data: DataSettings) -> list[str]:
         """What a config asks for that the store does not hold, one line each."""
         asked = {"input": data.input, "preprocess": data.preprocess, "n_hvg": data.n_hvg}
-        asked["exclude"] = plain_exclude(data)
+        asked |= {"scale": data.scale, "exclude": plain_exclude(data)}
         return [
             f"data.{key}={value} is asked for, the store was converted with {getattr(self, key)}"
             for key, value in asked.items()
@@ -95,7 +100,8 @@ class Store:
     def preprocessing(self) -> Preprocessing:
         """How the cells were brought to the model's genes and scale."""
         record = self.record
-        return Preprocessing(record.preprocess, self.genes, record.normalisation_genes)
+        genes = self.genes
+        return Preprocessing(record.preprocess, genes, record.normalisation_genes, record.totals)
 
 
 def plain_exclude(data: DataSettings) -> dict[str, list[str]]:
@@ -150,6 +156,8 @@ def store_of(file: Any) -> Store:
             f"off; {AGAIN}"
         )
     values["normalisation_genes"] = tuple(values["normalisation_genes"])
+    totals = values["totals"]
+    values["totals"] = None if totals is None else TotalRange(**totals)
     obs, genes = read_labels(file)
     return Store(path, StoreRecord(**values), obs, tuple(genes), _open_rows(path, file["X"]))
 

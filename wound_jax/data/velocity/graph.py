@@ -21,6 +21,7 @@ velocity it has no gene left.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -29,6 +30,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
 from wound_jax.data.preprocess import fit_preprocessing
+from wound_jax.data.scale import Origin
 from wound_jax.data.source import is_gene_matrix, matrix
 from wound_jax.errors import UserError
 
@@ -45,7 +47,12 @@ def matrix_key(rep: str) -> str:
 
 
 def moving_matrix(
-    adata: ad.AnnData, key: str, preprocess: str, kept: Int[np.ndarray, " kept"]
+    adata: ad.AnnData,
+    key: str,
+    preprocess: str,
+    kept: Int[np.ndarray, " kept"],
+    *,
+    trust_scale: bool = False,
 ) -> Float[np.ndarray, "cells dims"]:
     """The matrix that velocities are displacements of.
 
@@ -54,6 +61,7 @@ def moving_matrix(
         key: "X", "layers/NAME" or "obsm/KEY".
         preprocess: "none" or "log1p_cp10k", as in training; for expression.
         kept: positions of the cells that take part, all of whose values must be finite.
+        trust_scale: whether the scale of expression is left unchecked.
 
     Returns:
         float32 [cells, dims], all genes or all dimensions.
@@ -64,10 +72,15 @@ def moving_matrix(
     values = matrix(adata, key)
     if is_gene_matrix(key):
         names = list(adata.var_names)
+        origin = Origin(key, adata.obs_names.to_numpy(), names)
+        given: dict[str, Any] = {"origin": origin, "trust": trust_scale}
         try:
-            return fit_preprocessing(values, names, kept, preprocess, None).apply(values, names)[0]
+            fitted = fit_preprocessing(values, names, kept, preprocess, None, **given)
+            return fitted.apply(values, names, **given)[0]
         except UserError as e:
-            raise UserError(f"{key}: {e} Here that setting is --preprocess.") from e
+            raise UserError(
+                f"{e} Here that setting is --preprocess, and data.scale=trust is --trust-scale."
+            ) from e
     return _finite(np.asarray(values, dtype=np.float32), key, kept)
 
 

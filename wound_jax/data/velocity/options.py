@@ -32,6 +32,7 @@ _METHODS_OF = {
 # Options that act with --from-pseudotime alone.
 _OF_PSEUDOTIME = (
     "pert_col", "control", "cell_type_col", "leave_out", "scheme", "neighbours_in", "preprocess",
+    "trust_scale",
 )  # fmt: skip
 _PREPROCESS = ("none", "log1p_cp10k")
 _DATA, _NULL = DataSettings(), NullOptions()
@@ -113,6 +114,7 @@ _PSEUDOTIME: dict[str, dict[str, Any]] = {
         "choices": _PREPROCESS,
         "help": "of X or a layer, as data.preprocess in training (default: none)",
     },
+    "--trust-scale": {"action": "store_true", "help": "as data.scale=trust in training"},
 }
 _DIAGNOSE: dict[str, dict[str, Any]] = {
     "--input": {"type": Path, "required": True, "help": "h5ad file"},
@@ -121,6 +123,7 @@ _DIAGNOSE: dict[str, dict[str, Any]] = {
         "help": "representation with a velocity: in obsm, e.g. X_pca, or X or layers/NAME",
     },
     "--preprocess": {"choices": _PREPROCESS, "default": "none", "help": "of X or a layer"},
+    "--trust-scale": {"action": "store_true", "help": "as data.scale=trust in training"},
     "--pert-col": {"default": _DATA.pert_col, "help": "obs: condition"},
     "--control": {"type": as_read, "default": _DATA.control, "help": "label of control cells"},
     "--cell-type-col": {"default": _DATA.cell_type_col, "help": "obs: cell type"},
@@ -183,7 +186,11 @@ def _check_pseudotime(args: argparse.Namespace) -> None:
         why = f"does not act with a pseudotime that is given ({args.from_pseudotime!r})"
         _refuse(args, ("pert_col", "control"), why)
     if not is_gene_matrix(matrix_key(args.rep)):
-        _refuse(args, ("preprocess",), f"is for X and layers, not for the embedding {args.rep}")
+        _refuse(
+            args,
+            ("preprocess", "trust_scale"),
+            f"is for X and layers, not for the embedding {args.rep}",
+        )
 
 
 def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
@@ -213,7 +220,7 @@ def pseudotime_options(args: argparse.Namespace) -> PseudotimeOptions:
         control=args.control or _DATA.control,
         leave_out=parse_leave_out(args.leave_out or []),
         n_neighbours=args.neighbours,
-        **_given(args, "scheme", "neighbours_in", "preprocess"),
+        **_given(args, "scheme", "neighbours_in", "preprocess", "trust_scale"),
     )
 
 

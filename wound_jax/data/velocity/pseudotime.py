@@ -82,6 +82,7 @@ class PseudotimeOptions:
         n_neighbours: of the graph.
         neighbours_in: obsm key in which neighbours are found; None as in `neighbour_space`.
         preprocess: "none" or "log1p_cp10k", as in training; for a gene matrix.
+        trust_scale: whether its scale is left unchecked.
     """
 
     key: str
@@ -94,6 +95,7 @@ class PseudotimeOptions:
     n_neighbours: int = 30
     neighbours_in: str | None = None
     preprocess: str = "none"
+    trust_scale: bool = False
 
 
 def add_pseudotime_velocity(adata: ad.AnnData, options: PseudotimeOptions) -> pd.DataFrame:
@@ -125,7 +127,8 @@ def add_pseudotime_velocity(adata: ad.AnnData, options: PseudotimeOptions) -> pd
     if options.groups is not None:
         groups = _labels(obs, options.groups)
     kept = np.flatnonzero(~left_out)
-    values = moving_matrix(adata, options.key, options.preprocess, kept)
+    trust = options.trust_scale
+    values = moving_matrix(adata, options.key, options.preprocess, kept, trust_scale=trust)
     around, found_in = neighbour_space(adata, options.key, values, options.neighbours_in, kept)
     time = _pseudotimes(obs, groups, around, ~left_out, options)
     velocity, confidence = _directions(values, around, groups, time, options)
