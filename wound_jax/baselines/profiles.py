@@ -7,6 +7,7 @@ delta that followed) and `Novelty` (how far a stratum is from those in training)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -93,6 +94,17 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.deltas)
+
+    @cached_property
+    def ball(self) -> tuple[Float[np.ndarray, " genes"], float]:
+        """The mean over the mean cells of both arms, and how far the farthest of them is from it.
+
+        The distance is the root mean square over genes.
+        """
+        control, treated = self.profiles.control, self.profiles.control + self.deltas
+        center = (control.mean(axis=0) + treated.mean(axis=0)) / 2.0
+        squared = [np.square(arm - center).mean(axis=1).max() for arm in (control, treated)]
+        return center, float(np.sqrt(max(squared)))
 
     def take(self, rows: Rows) -> "Examples":
         """The strata of some rows."""

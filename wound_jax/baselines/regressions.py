@@ -48,6 +48,9 @@ from jaxtyping import Float
 from wound_jax.baselines.profiles import Deltas, Profiles, WantedDeltas, same
 from wound_jax.baselines.rules import delta_rule
 
+# Share of a value below which a difference is rounding, of float64 sums over many cells.
+_DIFFERENCE = 1e-12
+
 
 def smoothing_weights(
     kernel: Float[np.ndarray, "strata strata"],
@@ -71,6 +74,28 @@ def smoothing_weights(
     wanted = np.concatenate([wanted_kernel, np.ones((len(wanted_kernel), 1))], axis=1)
     # The system is symmetric, so that solving for the wanted rows gives the weights of Y.
     return np.linalg.solve(system, wanted.T)[:n].T
+
+
+def without_rounding(
+    differences: Float[np.ndarray, "strata values"], size: float | Float[np.ndarray, " values"]
+) -> Float[np.ndarray, "strata values"]:
+    """Differences between strata, 0 where they are rounding: their slopes would be of any size.
+
+    Args:
+        differences: from a mean over the strata.
+        size: of the values whose differences they are, for each of them or for all.
+    """
+    return np.where(np.abs(differences) > _DIFFERENCE * np.abs(size), differences, 0.0)
+
+
+def _apart(training: Profiles) -> Float[np.ndarray, "strata dims"]:
+    """What sets training strata apart from their mean on the components.
+
+    Means of the same control cells differ by the order in which they are summed, and coordinates by
+    that much at most.
+    """
+    size = float(np.sqrt(np.square(training.control).sum(axis=1).max()))
+    return without_rounding(training.scores - training.scores.mean(axis=0), size)
 
 
 # Variance of the terms over that of what they leave unexplained: 0 leaves a term out.
@@ -106,7 +131,7 @@ _PENALTIES = tuple(np.logspace(3, -5, 25))
 def gene_wise(training: Profiles, deltas: Deltas, wanted: Profiles, penalty: float) -> WantedDeltas:
     """Shrunken regression of each gene's delta on its control expression."""
     x_mean, y_mean = training.control.mean(axis=0), deltas.mean(axis=0)
-    x, y = training.control - x_mean, deltas - y_mean
+    x, y = without_rounding(training.control - x_mean, x_mean), deltas - y_mean
     s_xx, s_xy = np.square(x).sum(axis=0), (x * y).sum(axis=0)
     # The tiny number: where no gene varies over strata every slope is 0.
     slopes = s_xy / (s_xx + penalty * s_xx.mean() + np.finfo(np.float64).tiny)
@@ -126,7 +151,7 @@ def pls_pca(
 ) -> WantedDeltas:
     """PLS of the delta on the components of the mean control cell, unscaled."""
     center, mean = training.scores.mean(axis=0), deltas.mean(axis=0)
-    known, new = training.scores - center, wanted.scores - center
+    known, new = _apart(training), wanted.scores - center
     likeness = (deltas - mean) @ (deltas - mean).T
     weights, first = np.zeros((len(wanted), len(training))), 0.0
     for _ in range(n_directions):
@@ -149,6 +174,6 @@ PENALTIES = tuple(np.logspace(2, -4, 25))
 def ridge_pca(training: Profiles, deltas: Deltas, wanted: Profiles, penalty: float) -> WantedDeltas:
     """Ridge regression of the delta on the components of the mean control cell."""
     center = training.scores.mean(axis=0)
-    known, new = training.scores - center, wanted.scores - center
+    known, new = _apart(training), wanted.scores - center
     variance = float(np.square(known).sum()) or 1.0
     return smoothing_weights(known @ known.T, new @ known.T, penalty * variance) @ deltas

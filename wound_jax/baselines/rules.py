@@ -177,6 +177,8 @@ def _best_setting(rule: DeltaRule, folds: Sequence[Fold]) -> Tuned:
     for setting in rule.settings:
         errors = np.concatenate([_errors(rule, fold, setting) for fold in folds])
         total = float(np.square(errors).sum())
+        # A setting with which the rule explodes is the last to be taken.
+        total = total if np.isfinite(total) else np.inf
         if best is None or total < smallest * (1.0 - _TIE):
             best, smallest = Tuned(setting, errors), total
     assert best is not None, f"the rule {rule.name} lists no settings"

@@ -6,8 +6,9 @@ training strata,
     w = argmin |sum_k w_k e_k|^2   subject to  w >= 0, sum_k w_k = 1
 
 for each kind of novelty on its own. The errors are those that chose each rule's setting. Where
-there are none, the rules count equally. Its members are named here: it is part of the model, and a
-further rule is a rival that must not change it.
+there are none, the rules count equally. A rule whose delta is implausible in a stratum
+(`wound_jax.baselines.plausible`) has no part in it. Its members are named here: it is part of the
+model, and a further rule is a rival that must not change it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wound_jax.baselines.moving import moved
+from wound_jax.baselines.plausible import implausible
 from wound_jax.baselines.profiles import Novelty
 from wound_jax.baselines.registry import baseline
 from wound_jax.baselines.rules import FittedDelta, named_rule, tune
@@ -74,13 +76,20 @@ class StackedLinear:
         return cls(members, weights, prepared.learnt, non_negative)
 
     def delta(self, stratum: Stratum) -> Float[np.ndarray, " genes"]:
-        """The weighted mean of the rules' deltas.
+        """The weighted mean of the rules' deltas, without those that are implausible.
 
         Raises:
             UserError: no training stratum has the stratum's perturbation.
         """
         deltas = np.stack([member.delta(stratum) for member in self.members])
-        return self.weights[self.training.novelty_of(stratum)] @ deltas
+        weights = self.weights[self.training.novelty_of(stratum)]
+        out = implausible(self.training.examples, stratum.control_mean, deltas)
+        if out.any():
+            # Means of known deltas are plausible, so that some are left.
+            weights, deltas = weights[~out], deltas[~out]
+            weights = weights if weights.sum() > 0.0 else np.ones(len(weights))
+            weights = weights / weights.sum()
+        return weights @ deltas
 
     def predict(self, stratum: Stratum) -> Float[np.ndarray, "cells genes"]:
         """Control cells moved to the deltaed mean, float32 [cells, genes]."""
@@ -95,7 +104,10 @@ def _weights(
     errors = [of_rule.errors for of_rule in tuned if of_rule is not None]
     if not errors:
         return np.full(len(members), 1.0 / len(members))
-    return weights_of_least_error(np.stack(errors))
+    finite = np.array([bool(np.isfinite(of_rule).all()) for of_rule in errors])
+    weights = np.zeros(len(members))
+    weights[finite] = weights_of_least_error(np.stack(errors)[finite])
+    return weights
 
 
 def weights_of_least_error(

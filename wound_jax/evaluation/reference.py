@@ -18,6 +18,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from wound_jax.baselines import Baseline, fit_baselines
+from wound_jax.baselines.plausible import LARGEST, implausible
 from wound_jax.baselines.stacked_linear import StackedLinear
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.strata import (
@@ -28,6 +29,7 @@ from wound_jax.data.strata import (
     plan_strata,
     sampled_strata,
 )
+from wound_jax.errors import warn_once
 from wound_jax.evaluation.context import ScoreContext, cells_for_components, fit_context
 from wound_jax.evaluation.metrics import RealStratum, score_all
 from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources
@@ -108,6 +110,7 @@ class HeldOut:
     part: str
     planned: Sequence[PlannedStratum]
     small: Sequence[PlannedStratum]
+    _left_out: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def strata(self) -> list[Stratum]:
@@ -127,11 +130,36 @@ class HeldOut:
         return score_all(self.strata, predictions, context, names, known=self._known)
 
     def score_baselines(self, names: Sequence[str] | None = None) -> Mapping[str, Sequence[Scores]]:
-        """Metrics of every baseline."""
-        return {
-            name: self.score([baseline.predict(stratum) for stratum in self.strata], names)
-            for name, baseline in self.reference.baselines.items()
-        }
+        """Metrics of every baseline whose predictions are plausible; see `left_out`."""
+        scores = {}
+        for name, baseline in self.reference.baselines.items():
+            predicted = [baseline.predict(stratum) for stratum in self.strata]
+            out = [s.key for s, p in zip(self.strata, predicted, strict=True) if self._absurd(s, p)]
+            if out:
+                self._leave_out(name, out)
+            else:
+                scores[name] = self.score(predicted, names)
+        return scores
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """The baselines that are not scored, and why."""
+        _ = self.baselines
+        return self._left_out
+
+    def _absurd(self, stratum: Stratum, predicted: np.ndarray) -> bool:
+        """Whether the mean of a prediction is far outside of what the data hold."""
+        examples = self.reference.taught.rule.training.examples
+        delta = predicted.mean(axis=0, dtype=np.float64) - stratum.control_mean
+        return bool(implausible(examples, stratum.control_mean, [delta])[0])
+
+    def _leave_out(self, name: str, strata: Sequence[str]) -> None:
+        self._left_out[name] = (
+            f"implausible in {len(strata)} of {len(self.strata)} strata ({strata[0]}"
+            f"{', ...' if len(strata) > 1 else ''}): its delta is not finite, or longer than "
+            f"{LARGEST:g} times what sets these cells and those of training apart"
+        )
+        warn_once(f"baseline {name} is left out: {self._left_out[name]}.")
 
     def score_replicates(self, names: Sequence[str] | None = None) -> "NoiseCeilings":
         """The noise ceiling of every stratum."""

@@ -88,8 +88,9 @@ def evaluate(
     _ = held_out.baselines, held_out.noise_ceilings
     predicted = predict(held_out.data, held_out.planned)
     rows = _rows(held_out, held_out.score(predicted))
-    baselines = held_out.reference.baselines.items()
-    methods = {"model": predicted} | {name: _OnDemand(one, strata) for name, one in baselines}
+    baselines = held_out.reference.baselines
+    scored = {name: _OnDemand(baselines[name], strata) for name in held_out.baselines}
+    methods = {"model": predicted} | scored
     n_draws = held_out.reference.settings.bootstrap
     draws = bootstrap(strata, methods, context, draws=n_draws, seed=context.seed)
     genes = _gene_names(held_out.data, strata)
@@ -102,6 +103,8 @@ def evaluate(
         "mixing": mixing(in_training_space(strata, predicted, context)),
         "training": dict(training) if training is not None else None,
     }
+    if held_out.left_out:
+        figures["left_out"] = dict(held_out.left_out)
     if genes:
         figures["biology"] = _biology(predict, held_out, predicted, genes)
     figures["scorecard"] = scorecard(figures)

@@ -52,7 +52,7 @@ def results_table(result: Mapping[str, Any]) -> str:
     Args:
         result: content of `eval/metrics.json`: "split" with "kind", "leaky" and optionally
             "n_replicates" (replicates of the scored treated cells), "strata", "summary"
-            (`summarise`), and "uncertainty" and "mean_from" where they were computed.
+            (`summarise`), and "uncertainty", "mean_from" and "left_out" where there are any.
 
     Returns:
         Lines joined by newlines: a title, one row for the model, one for each baseline, one for
@@ -70,6 +70,7 @@ def results_table(result: Mapping[str, Any]) -> str:
     notes += _means_from(result.get("mean_from"))
     notes += _differences(result.get("uncertainty"))
     notes += _partial_means(summary.get("counts"), len(result["strata"]))
+    notes += [f"left out: {name}, {why}" for name, why in result.get("left_out", {}).items()]
     return "\n".join([_title(result), rule, lines[0], rule, *lines[1:], rule, *notes])
 
 

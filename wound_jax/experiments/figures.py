@@ -221,13 +221,21 @@ class FoldFigures:
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """Variants in all their forms, then the baselines."""
-        return tuple(self.folds[0].methods())
+        """Variants in all their forms, then the baselines that every fold has."""
+        return tuple(name for name in self.folds[0].methods() if name not in self.left_out)
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """The baselines that some fold left out, and which folds did."""
+        every = dict.fromkeys(n for fold in self.folds for n in fold.baselines if n != "ceiling")
+        without = {n: [f.label for f in self.folds if n not in f.baselines] for n in every}
+        return {name: folds for name, folds in without.items() if folds}
 
     @property
     def baselines(self) -> tuple[str, ...]:
         """The baselines, without the ceiling."""
-        return tuple(name for name in self.folds[0].baselines if name != "ceiling")
+        names = (name for name in self.folds[0].baselines if name != "ceiling")
+        return tuple(name for name in names if name not in self.left_out)
 
     @cached_property
     def draws(self) -> Draws:

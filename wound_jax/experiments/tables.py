@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wound_jax.errors import named
 from wound_jax.evaluation.files import without_nan
 from wound_jax.evaluation.metrics import METRICS
 from wound_jax.evaluation.table import SHOWN_METRICS, aligned, shown_figure
@@ -191,6 +192,10 @@ def _fold_notes(figures: FoldFigures) -> Sequence[str]:
         "unknown types. + zeros: rounded to counts",
         f"intervals: {figures.draws.values.shape[-1]} draws of folds; the best baseline is chosen "
         "on the scored cells, which flatters it",
+    ]
+    notes += [
+        f"left out: {name}, whose predictions are implausible with {named(folds)} held out"
+        for name, folds in figures.left_out.items()
     ]
     for name in figures.folds[0].variants:
         found = [fold.variants[name].rules_weight for fold in figures.folds]

@@ -156,6 +156,8 @@ def run_warnings(run: RunResult) -> Iterator[str]:
         yield "The cells are simulated: these figures say how the method works, not what wounds do."
     split = run.part("split")
     yield from _split_warnings(split)
+    for name, why in (run.result.get("left_out") or {}).items():
+        yield f"The baseline {name} is left out: {why}."
     skipped = len(run.result.get("skipped") or ())
     if skipped:
         scored = len(run.result["strata"])
