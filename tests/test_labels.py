@@ -1,14 +1,17 @@
 """Labels: read alike everywhere, told apart where a person would not, safe as names of folders."""
 
+import re
 import string
 import unicodedata
+from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import COLUMNS, tiny_labels, tiny_obs
+from tiny import COLUMNS, tiny_adata, tiny_config, tiny_labels, tiny_obs, write
 
 from wound_jax import cli
 from wound_jax.config import load_config
@@ -18,6 +21,7 @@ from wound_jax.config.text import inline
 from wound_jax.data.annotations import excluded
 from wound_jax.data.label_columns import read_column, refuse_other_spelling
 from wound_jax.data.label_text import alike, is_missing, look
+from wound_jax.data.prepare import prepare
 from wound_jax.data.velocity.options import parse_leave_out
 from wound_jax.errors import UserError, named, shown, warn_once
 from wound_jax.experiments.folder_names import folder_names
@@ -166,6 +170,28 @@ def test_whatever_the_column_holds_becomes_text(values, texts, capsys):
 def test_a_column_that_is_there_twice_is_refused():
     with pytest.raises(UserError, match="2 columns named 'type'"):
         tiny_labels(pd.concat([OBS, OBS[["type"]]], axis=1))
+
+
+def test_two_categories_of_one_text_are_refused_with_their_column(tmp_path):
+    path = write(tiny_adata(), tmp_path)
+    with h5py.File(path, "r+") as file:
+        group: Any = file["obs/type"]
+        attributes = dict(group["categories"].attrs)
+        texts = [*group["categories"].asstr()[:], "B cell"]
+        del group["categories"]
+        group.create_dataset("categories", data=texts, dtype=h5py.string_dtype())
+        group["categories"].attrs.update(attributes)
+    with pytest.raises(UserError, match=r"tiny.h5ad: obs\['type'\] cannot be read \(.*unique"):
+        prepare(tiny_config(path, input="layers/counts", preprocess="log1p_cp10k"))
+
+
+def test_the_control_of_the_config_stays_where_spellings_are_as_frequent():
+    obs = obs_with("treatment", {})
+    obs["treatment"] = np.where(obs["treatment"] == "sham", ["sham", "Sham"] * (len(obs) // 2), "b")
+    for control in ("sham", "Sham"):
+        other = {"sham": "Sham", "Sham": "sham"}[control]
+        with pytest.raises(UserError, match=re.escape(str({other: control}))):
+            tiny_labels(obs, control=control)
 
 
 def test_a_filter_reads_labels_as_they_are_read_elsewhere():

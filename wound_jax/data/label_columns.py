@@ -40,7 +40,7 @@ def read_column(
     code, texts, written = _values(obs, column)
     counts = np.bincount(code, minlength=len(texts) + 1)
     _refuse_missing(where, column, written, counts, words)
-    _refuse_alike(where, _counted(texts, counts))
+    _refuse_alike(where, _counted(texts, counts), words)
     _tell_mended(where, written, counts)
     return np.array([*texts, ""], dtype=object)[code]
 
@@ -139,13 +139,14 @@ def _refuse_missing(
     )
 
 
-def _refuse_alike(where: str, counts: dict[str, int]) -> None:
+def _refuse_alike(where: str, counts: dict[str, int], words: Collection[str]) -> None:
     found = alike(counts)
     if not found:
         return
     groups = [_with_counts({label: counts[label] for label in same}) for same in found]
-    # The most frequent one stays, of equally many the plainest.
-    first, *others = sorted(found[0], key=lambda label: (-counts[label], len(ascii(label))))
+    # The one that the config names stays, else the most frequent, of equally many the plainest.
+    ranks = {label: (label not in words, -counts[label], len(ascii(label))) for label in found[0]}
+    first, *others = sorted(found[0], key=ranks.__getitem__)
     raise UserError(
         f"{where} holds labels that look the same: {'; '.join(groups[:_MOST_LISTED])}. They would "
         "count as different ones. Write each in one way in the file "

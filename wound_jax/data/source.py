@@ -20,6 +20,7 @@ from anndata.io import read_elem
 from wound_jax.data.settings import SOURCES, DataSettings, FileData, SyntheticData
 from wound_jax.data.store.seal import is_sealed, require_unbroken
 from wound_jax.data.stored_matrix import Matrix, read_matrix, rows_of, sound
+from wound_jax.data.stored_table import read_table
 from wound_jax.errors import UserError, unknown_name
 
 # Entries of `uns` that say what a matrix means.
@@ -129,7 +130,7 @@ def read_parts(
         for key in sorted(set(keys) - {"X"}):
             kind, _, name = key.partition("/")
             _require(kind, name, file.get(kind, {}))
-        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        obs, var = read_table(file, "obs"), read_table(file, "var")
         wanted = [key for key in sorted({*keys, *optional}) if key in file]
         parts = {key: read_matrix(file, key, _shape(key, obs, var)) for key in wanted}
         adata = _assemble(parts, obs, var)
@@ -144,7 +145,7 @@ def read_whole(path: str | Path) -> ad.AnnData:
         UserError: as of `read_parts`.
     """
     with open_h5ad(path) as file:
-        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        obs, var = read_table(file, "obs"), read_table(file, "var")
         keys = ["X"] if "X" in file else []
         keys += [f"{kind}/{name}" for kind in ("layers", "obsm") for name in file.get(kind, {})]
         parts = {key: read_matrix(file, key, _shape(key, obs, var)) for key in keys}
@@ -189,7 +190,7 @@ def is_store(file: Any) -> bool:
 
 def read_labels(file: Any) -> tuple[pd.DataFrame, list[str]]:
     """The labels of the cells of an open file, and the names of its genes."""
-    obs, var = (cast(pd.DataFrame, read_elem(file[name])) for name in ("obs", "var"))
+    obs, var = read_table(file, "obs"), read_table(file, "var")
     return obs, list(map(str, var.index))
 
 
