@@ -29,6 +29,7 @@ CONFIG = (
     "split.test=[d3, d4, d5]",
     "split.val=[]",
     "evaluation.min_cells=10",
+    "data.scale=trust",
 )
 
 

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -264,3 +266,31 @@ def test_another_file_is_scored_whole(tmp_path, capsys):
     assert scored == (cells.obs["condition"] == "Burn").sum()
     assert set(result["summary"]["baselines"]) >= {"identity"}
     assert "external split" in capsys.readouterr().out
+
+
+def test_a_file_on_another_scale_is_refused_until_it_is_trusted(tmp_path, capsys):
+    cells = shrunk_runs.cells()
+    cells.X = np.expm1(dense(cells.X))
+    written(cells, tmp_path / "in.h5ad")
+    assert command(tmp_path) == 2
+    message = capsys.readouterr().err
+    assert "in.h5ad: X looks like" in message
+    assert "or set data.scale=trust" in message
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad"}
+    assert command(tmp_path, "data.cell_set_len=3") == 2
+    assert "a prediction can change data.scale alone" in capsys.readouterr().err
+    assert command(tmp_path, "data.scale=trust") == 0
+    assert (tmp_path / "out.h5ad").exists()
+
+
+def test_a_matrix_that_contradicts_itself_is_not_predicted_from(tmp_path, capsys):
+    cells = shrunk_runs.cells()
+    cells.X = sp.csr_matrix(dense(cells.X))
+    written(cells, tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        places: Any = file["X/indices"]
+        places[-1] = 1 << 20
+    assert command(tmp_path) == 2
+    message = capsys.readouterr().err
+    assert f"in.h5ad: X contradicts itself: row {cells.n_obs - 1} has an entry in column" in message
+    assert {path.name for path in tmp_path.iterdir()} == {"in.h5ad"}

@@ -256,5 +256,6 @@ def test_negative_expression_is_refused_before_training(trained, tmp_path, capsy
     cells.write_h5ad(tmp_path / "scaled.h5ad")
     arguments = ["--config", str(shrunk_runs.QUICKSTART), "--no-progress", *shrunk_runs.SHRUNK[4:]]
     scaled = ["data.source=file", f"data.path={tmp_path / 'scaled.h5ad'}", "data.preprocess=none"]
+    scaled += ["data.scale=trust"]
     assert train.main([*arguments, *AFTER, *scaled, f"run_dir={tmp_path / 'run'}"]) == 2
     assert "set prediction.round_to_counts=false" in capsys.readouterr().err
