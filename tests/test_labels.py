@@ -3,6 +3,7 @@
 import re
 import string
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -35,7 +36,7 @@ def _said_anew():
     warn_once.cache_clear()
 
 
-def obs_with(column: str, change: dict[int, object]) -> pd.DataFrame:
+def obs_with(column: str, change: Mapping[int, object]) -> pd.DataFrame:
     """Tiny labels, some of them changed by the position of the cell."""
     labels = OBS[column].astype(object)
     for place, label in change.items():

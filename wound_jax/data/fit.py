@@ -25,7 +25,7 @@ from wound_jax.data.source import (
 from wound_jax.data.spec import DataSpec, Vocabulary, vocabularies
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import DiskRows
-from wound_jax.errors import UserError
+from wound_jax.errors import UserError, named
 from wound_jax.prediction.settings import PredictionSettings
 
 # Cells looked at together, where only a summary of many is wanted.
@@ -120,7 +120,7 @@ def training_labels(
     unknown = sorted(set(annotations.condition[held_out]) - set(found["perturbations"].names))
     if unknown:
         raise UserError(
-            f"the {split.kind} split holds out every cell of condition {', '.join(unknown)}; a "
+            f"the {split.kind} split holds out every cell of condition {named(unknown)}; a "
             "model can predict only conditions it was trained on. Hold out other units, or leave "
             f"those cells out (data.exclude on {data.pert_col!r})."
         )

@@ -19,7 +19,7 @@ from wound_jax.data.splits import split_table
 from wound_jax.data.strata import large_strata, plan_strata
 from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.devices.mesh import make_devices
-from wound_jax.errors import UserError, shown, unknown_name
+from wound_jax.errors import UserError, named, shown, unknown_name
 from wound_jax.evaluation.reference import HeldOut
 from wound_jax.experiments.cells import (
     SharedCells,
@@ -171,7 +171,7 @@ def labels_to_leave_out(spec: ExperimentSpec, config: RunConfig) -> list[str]:
     if len(known) < 2:
         raise UserError(
             f"leave_out: {of}, but treated cells have {len(known)} labels of it "
-            f"({', '.join(known) or 'none'}); expected two at least. Check data.{of}_col."
+            f"({named(known) or 'none'}); expected two at least. Check data.{of}_col."
         )
     for label in spec.labels or ():
         if label not in known:
