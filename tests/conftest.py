@@ -8,6 +8,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests leave nothing in the cache of the user.
 os.environ.setdefault("WOUND_JAX_CACHE", "off")
+# Programs run a few times each: to compile them well takes longer than it saves. CI runs the tests
+# of numbers from matrix products (marker `blas`) once more as users compile.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import pytest
 from hypothesis import settings

@@ -134,7 +134,7 @@ def test_nothing_of_a_timed_loop_is_kept():
 
 
 def test_a_tiny_run_prints_a_table_and_writes_every_key(tmp_path, capsys):
-    command = [*TINY, "--variants=lora,lora_mhc", "--rounds=2", "--steps=1"]
+    command = [*TINY, "--variants=lora,lora_mhc", "--rounds=1", "--steps=1"]
     command += ["--no-cold", "--no-predict"]
     path = tmp_path / "out.json"
     assert runpy.run_path(str(SCRIPT))["main"]([*command, "--json", str(path)]) == 0

@@ -340,12 +340,12 @@ class HasShape(Protocol):
         ...
 
 
-def n_columns(values: HasShape) -> int:
+def n_columns(values: Matrix | HasShape) -> int:
     """Number of columns (scipy leaves open whether a matrix has a shape)."""
     return cast(tuple[int, int], values.shape)[1]
 
 
-def n_rows(values: HasShape) -> int:
+def n_rows(values: Matrix | HasShape) -> int:
     """Number of rows."""
     return cast(tuple[int, int], values.shape)[0]
 
