@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ SHRUNK = [
 def blocks() -> dict[str, str]:
     """The code blocks of the section, by the file that each names in its first line."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## How to add")[2]
-    found = re.findall(r"```(?:python|yaml)\n(# (\S+)\n.*?)```", text, re.DOTALL)
+    found = re.findall(r"```(?:python|yaml|toml)\n(# (\S+)\n.*?)```", text, re.DOTALL)
     return {name: code for code, name in found}
 
 
@@ -41,6 +42,18 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+def install(folder: Path) -> None:
+    """What pip leaves of a package: its name, and the entry points of its pyproject.toml."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    (groups,) = project["entry-points"].items()
+    information = folder / "my_lab-1.2.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: my_lab\nVersion: 1.2\n")
+    (information / "top_level.txt").write_text("my_lab\n")
+    points = "".join(f"{name} = {module}\n" for name, module in groups[1].items())
+    (information / "entry_points.txt").write_text(f"[{groups[0]}]\n{points}")
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Path:
     """A folder with the package, its config and its cells, and the run `run` that used them."""
@@ -48,8 +61,10 @@ def lab(tmp_path_factory) -> Path:
     for name, code in blocks().items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(code)
+    install(folder)
     cells = simulate(SyntheticSettings(n_cells=1200, n_genes=300, embedding_dim=16)).adata
     cells.write_zarr(folder / "cells.zarr")
+    cells.write_h5ad(folder / "cells.h5ad")
     done = run(
         folder,
         "wound_jax.train",
@@ -65,15 +80,20 @@ def lab(tmp_path_factory) -> Path:
 
 def test_the_section_has_every_kind_of_part():
     assert set(blocks()) == {
-        *(f"my_lab/{n}.py" for n in ("losses", "backbones", "splits", "sources", "scores")),
+        *(
+            f"my_lab/{kind}.py"
+            for kind in ("losses", "backbones", "splits", "sources", "scores", "optimizers")
+        ),
         "my_lab.yaml",
+        "pyproject.toml",
     }
 
 
 def test_every_part_acted(lab):
     shown = (lab / "run" / "config.yaml").read_text()
     for line in ("name: power", "power: 3.0", "kind: first_replicates", "held_out: 1",
-                 "source: zarr_folder", "backbone: perceptrons"):  # fmt: skip
+                 "source: zarr_folder", "backbone: perceptrons", "optimizer: momentum",
+                 "momentum: 0.8"):  # fmt: skip
         assert line in shown, line
     figures = json.loads((lab / "run" / "eval" / "metrics.json").read_text())
     assert figures["split"]["kind"] == "first_replicates"
@@ -103,6 +123,7 @@ def test_a_run_keeps_the_code_of_its_plugins(lab):
     modules = {one["module"]: one for one in record["plugins"]}
     assert "my_lab.losses" in modules
     assert len(modules["my_lab.losses"]["blake2"]) >= 32
+    assert modules["my_lab.optimizers"]["version"] == "1.2", "named by an entry point alone"
     done = run(lab, "wound_jax.evaluate", "run", "--part", "test", "--output", "again",
                "evaluation.plots=false")  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -110,6 +131,41 @@ def test_a_run_keeps_the_code_of_its_plugins(lab):
     before = json.loads((lab / "run" / "eval" / "metrics.json").read_text())
     assert again["summary"]["model"] == before["summary"]["model"]
     assert "half_delta" in again["strata"][0]["baselines"]
+
+
+def test_every_other_command_takes_them(lab):
+    """In one process: what differs between commands is how they come to the parts."""
+    mine = {"extends": "my_lab.yaml"}
+    plan = {
+        "name": "study",
+        "seeds": [1],
+        "overrides": [*SHRUNK, "split.held_out=2", "training.max_steps=1", "training.val_every=1"],
+        "variants": {"cubes": mine, "squares": {**mine, "overrides": ["loss.power=2"]}},
+    }
+    (lab / "compare.yaml").write_text(json.dumps(plan))
+    del plan["variants"]["squares"]
+    plan["overrides"] = [one for one in plan["overrides"] if not one.startswith("split.")]
+    (lab / "left_out.yaml").write_text(json.dumps({**plan, "leave_out": "timepoint"}))
+    commands = [
+        ["train", "--resume", "run"],
+        ["predict", "run", "--input", "cells.h5ad", "--output", "out.h5ad", "--perturbation=Burn",
+         "data.scale=trust"],
+        ["compare", "--config", "compare.yaml", "--output", "compared"],
+        ["leave_one_out", "--config", "left_out.yaml", "--output", "apart", "--labels", "day14"],
+    ]  # fmt: skip
+    program = (
+        "import importlib, json, sys\n"
+        "for name, *given in json.loads(sys.argv[1]):\n"
+        "    command = importlib.import_module(f'wound_jax.{name}')\n"
+        "    assert command.main([*given, '--no-progress']) == 0, name\n"
+    )
+    done = python(lab, "-c", program, json.dumps(commands))
+    assert done.returncode == 0, done.stderr[-3000:]
+    compared = json.loads((lab / "compared" / "comparison.json").read_text())
+    assert [one["name"] for one in compared["variants"]] == ["cubes", "squares"]
+    baselines = json.loads(next((lab / "apart").rglob("baselines.json")).read_text())
+    assert "half_delta" in baselines
+    assert (lab / "out.h5ad").is_file()
 
 
 @pytest.mark.parametrize(
