@@ -293,7 +293,8 @@ def test_a_damaged_part_of_a_compressed_matrix_is_one_message(tmp_path):
     path = tmp_path / "tiny.h5ad"
     TINY.write_h5ad(path, compression="gzip")
     with h5py.File(path) as file:
-        values: Any = file[KEY]["data"]
+        group: Any = file[KEY]
+        values = group["data"]
         piece = values.id.get_chunk_info(0)
     with path.open("r+b") as file:
         file.seek(piece.byte_offset)

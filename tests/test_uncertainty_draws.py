@@ -9,6 +9,7 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.uncertainty import Draws, average, between, bootstrap_units
 from wound_jax.evaluation.uncertainty.draws import stretched_interval
 from wound_jax.evaluation.uncertainty.weights import draw_weights
+from wound_jax.files import write_arrays
 
 METHODS = ("model", "mean_delta", "ridge")
 
@@ -172,7 +173,7 @@ def test_a_file_gives_back_what_it_was_given(tmp_path):
 def test_files_of_something_else_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         Draws.load(tmp_path / "none.npz")
-    np.savez(tmp_path / "other.npz", values=np.zeros(3))
+    write_arrays(tmp_path / "other.npz", {"values": np.zeros(3)})
     with pytest.raises(UserError, match="lacks methods"):
         Draws.load(tmp_path / "other.npz")
 

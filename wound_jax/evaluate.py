@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wound_jax import cli
 from wound_jax.config import load_config
+from wound_jax.config.keys import MOVED
 from wound_jax.errors import UserError
 
 _EXAMPLES = """examples:
@@ -20,7 +21,9 @@ _EXAMPLES = """examples:
   python -m wound_jax.evaluate runs/kang --cell-eval
 """
 _OPTIONS = ("part", "checkpoint", "missing", "cell_eval")
-_CHANGEABLE = ("split.", "prediction.", "evaluation.", "data.scale=")
+_CHANGEABLE = (
+    "split.", "prediction.", "evaluation.", "data.scale=", *(f"{key}=" for key in MOVED),
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         help="also write the pair of files that cell-eval reads, and run it (extra [cell-eval])",
     )
     parser.add_argument("--output", help="folder for the results; default RUN/eval or RUN/eval-...")
-    cli.add_overrides(parser, "changes to split.*, prediction.*, evaluation.*, data.scale")
+    cli.add_overrides(
+        parser,
+        "changes to split.*, prediction.*, evaluation.*; data.scale, data.path, data.location",
+    )
     return parser
 
 
@@ -61,8 +67,8 @@ def _main(arguments: argparse.Namespace) -> int:
         if not override.startswith(_CHANGEABLE):
             raise UserError(
                 f"{override!r} would change what was trained; an evaluation can change split.*, "
-                "prediction.* and evaluation.* keys and data.scale, and read another file by "
-                "--input."
+                "prediction.* and evaluation.* keys and data.scale, find the cells elsewhere "
+                f"({', '.join(MOVED)}), and read another file by --input."
             )
     # A finished run's file is complete, so overrides are judged against it as on a command line.
     from wound_jax.training.run_folder import require_run
@@ -81,7 +87,8 @@ def _folder(arguments: argparse.Namespace) -> Path:
     if arguments.output:
         return Path(arguments.output)
     of = Path(arguments.input).stem if arguments.input else arguments.part
-    words = [of, *(["last"] if arguments.checkpoint == "last" else []), *arguments.overrides]
+    changes = [text for text in arguments.overrides if text.partition("=")[0] not in MOVED]
+    words = [of, *(["last"] if arguments.checkpoint == "last" else []), *changes]
     if words == ["test"] and not arguments.input:
         return Path(arguments.run) / "eval"
     name = "-".join(["eval", *words]).replace("=", "-")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wound_jax import cli
 from wound_jax.config import RunConfig, load_config
+from wound_jax.config.keys import MOVED
 from wound_jax.errors import UserError, shown
 
 _EXAMPLES = """examples:
@@ -20,8 +21,8 @@ _EXAMPLES = """examples:
   srun python -m wound_jax.train --distributed --config configs/full.yaml training.devices=all
 """
 
-# What says where a run computes, and not what: a run may go on with other values.
-_WHERE = ("training.devices", "training.steps_per_dispatch")
+# What says where a run computes and where its cells are: it may go on with other values.
+_WHERE = ("training.devices", "training.steps_per_dispatch", *MOVED)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +68,8 @@ def _require_where(overrides: Sequence[str]) -> None:
     if others:
         raise UserError(
             f"--resume continues a run as it was: {others} cannot be changed, only where it "
-            f"computes ({', '.join(_WHERE)}). Start a new run with --config to change settings."
+            f"computes and where its cells are ({', '.join(_WHERE)}). Start a new run with "
+            "--config to change settings."
         )
 
 

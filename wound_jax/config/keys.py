@@ -29,6 +29,10 @@ RENAMED = {
 }
 
 
+# Where the cells of a run are now. They have to be the same cells, which their fingerprint tells.
+MOVED = ("data.path", "data.location")
+
+
 def leaves(config: Section, prefix: str = "") -> dict[str, Any]:
     """Every dotted key of a config with its value, in the order of the schema.
 

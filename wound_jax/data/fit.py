@@ -15,16 +15,11 @@ from wound_jax.data.preprocess import NO_GENES, fit_preprocessing
 from wound_jax.data.scalars import fit_scalars
 from wound_jax.data.scale import Origin
 from wound_jax.data.settings import DataSettings
-from wound_jax.data.source import (
-    Matrix,
-    describe_source,
-    is_gene_matrix,
-    matrix,
-    n_columns,
-)
+from wound_jax.data.source import describe_source, is_gene_matrix, matrix
 from wound_jax.data.spec import DataSpec, Vocabulary, vocabularies
 from wound_jax.data.splits import Split
 from wound_jax.data.store.rows import DiskRows
+from wound_jax.data.stored_matrix import Matrix, n_columns
 from wound_jax.errors import UserError, named
 from wound_jax.prediction.settings import PredictionSettings
 

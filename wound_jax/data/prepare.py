@@ -22,11 +22,9 @@ from wound_jax.data.label_columns import refuse_other_spelling
 from wound_jax.data.scalars import read_scalars
 from wound_jax.data.settings import DataSettings, SplitSettings
 from wound_jax.data.source import (
-    Matrix,
     describe_source,
     is_gene_matrix,
     matrix,
-    n_columns,
     open_source,
     read_parts,
     take_cells,
@@ -34,6 +32,7 @@ from wound_jax.data.source import (
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store.prepare import prepare_store
+from wound_jax.data.stored_matrix import Matrix, n_columns
 from wound_jax.data.timepoints import require_times
 from wound_jax.data.velocity.contract import refuse_leak, run_velocity, velocity_keys
 from wound_jax.devices.host_memory import as_aligned

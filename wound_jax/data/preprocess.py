@@ -17,7 +17,8 @@ import scipy.sparse as sp
 
 from wound_jax.data.scale import Origin, ScaleCheck
 from wound_jax.data.scale_kinds import TARGET_SUM, TotalRange
-from wound_jax.data.source import Matrix, n_columns, n_rows, row_blocks
+from wound_jax.data.source import row_blocks
+from wound_jax.data.stored_matrix import Matrix, n_columns, n_rows
 from wound_jax.data.variable_genes import GeneMoments, highly_variable
 from wound_jax.devices.host_memory import aligned_table, as_aligned
 from wound_jax.errors import UserError

@@ -4,15 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wound_jax.data.stored_matrix import Matrix
+from wound_jax.data.stored_matrix import Matrix, n_columns, n_rows
 
 # Rows that are looked at one by one.
 _SOME = 128
-
-
-def height(block: Matrix) -> int:
-    """How many rows there are."""
-    return int(block.shape[0])  # pyright: ignore[reportOptionalSubscript]
 
 
 def stored_values(block: Matrix) -> np.ndarray:
@@ -22,7 +17,7 @@ def stored_values(block: Matrix) -> np.ndarray:
 
 def columns_of(block: Matrix, columns: np.ndarray) -> Matrix:
     """Some columns by position: the block itself where these are as many as it has."""
-    return block if len(columns) == block.shape[1] else block[:, columns]
+    return block if len(columns) == n_columns(block) else block[:, columns]
 
 
 def any_in_row(block: Matrix, found: np.ndarray) -> np.ndarray:
@@ -34,7 +29,7 @@ def totals_of_powers(block: Matrix, values: np.ndarray) -> np.ndarray:
     """The sum of expm1 over each cell, float64, of values up to 50."""
     # Four times as fast as expm1, and the digits it lacks are those of small values.
     powers = np.exp(np.minimum(values.astype(np.float32, copy=False), np.float32(50)))
-    stored = block.shape[1] if isinstance(block, np.ndarray) else np.diff(block.indptr)
+    stored = n_columns(block) if isinstance(block, np.ndarray) else np.diff(block.indptr)
     return _reduced(np.add, block, powers, np.float64) - stored
 
 
@@ -43,7 +38,7 @@ def _reduced(combine: np.ufunc, block: Matrix, x: np.ndarray, dtype: type = np.b
     if isinstance(block, np.ndarray):
         return combine.reduce(x, axis=1, dtype=dtype)
     filled = np.flatnonzero(np.diff(block.indptr))
-    out = np.zeros(block.shape[0], dtype=dtype)
+    out = np.zeros(n_rows(block), dtype=dtype)
     if filled.size:
         out[filled] = combine.reduceat(x, block.indptr[filled], dtype=dtype)
     return out

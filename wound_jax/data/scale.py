@@ -17,7 +17,6 @@ from wound_jax.data.row_figures import (
     columns_of,
     dense_rows,
     first_where,
-    height,
     rows_where,
     some_rows,
     stored_values,
@@ -36,7 +35,7 @@ from wound_jax.data.scale_kinds import (
     listed,
     looks_like,
 )
-from wound_jax.data.stored_matrix import Matrix
+from wound_jax.data.stored_matrix import Matrix, n_rows
 from wound_jax.errors import UserError
 
 # Cells of a block whose totals are taken under every function.
@@ -150,7 +149,7 @@ class ScaleCheck:
             self._require_counts(block, values)
         elif not self._trust:
             self._add_logs(block, values)
-        self._seen += height(block)
+        self._seen += n_rows(block)
 
     def _add_negative(self, block: Matrix, low: float) -> None:
         negative = rows_where(block, lambda x: x < 0)

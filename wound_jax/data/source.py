@@ -330,26 +330,6 @@ def _require(kind: str, name: str, present: Collection[str]) -> None:
         raise unknown_name(f"AnnData {kind} key", name, present)
 
 
-@runtime_checkable
-class HasShape(Protocol):
-    """A matrix in memory, or one that is still in its file."""
-
-    @property
-    def shape(self) -> Any:
-        """Rows and columns."""
-        ...
-
-
-def n_columns(values: Matrix | HasShape) -> int:
-    """Number of columns (scipy leaves open whether a matrix has a shape)."""
-    return cast(tuple[int, int], values.shape)[1]
-
-
-def n_rows(values: Matrix | HasShape) -> int:
-    """Number of rows."""
-    return cast(tuple[int, int], values.shape)[0]
-
-
 def is_gene_matrix(key: str) -> bool:
     """Whether a matrix key names expression of genes rather than an embedding."""
     return not key.startswith("obsm/")

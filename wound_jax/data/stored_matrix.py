@@ -8,7 +8,7 @@ entries of one place are summed, and a matrix has the shape that obs and var say
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import h5py
 import numpy as np
@@ -216,12 +216,14 @@ def sound(values: Any, name: str, shape: Shape) -> Matrix:
 def _sound_sparse(
     arrays: Mapping[str, np.ndarray], name: str, size: tuple[int, int], *, by_rows: bool
 ) -> sp.csr_matrix:
-    lines = CompressedRows(name, arrays, *((size, "row") if by_rows else (size[::-1], "column")))
+    lines = CompressedRows(
+        name, arrays, *((size, "row") if by_rows else ((size[1], size[0]), "column"))
+    )
     twice = lines.has_duplicates()
     kind = sp.csr_matrix if by_rows else sp.csc_matrix
     data, indices, indptr = (_native(arrays[part]) for part in _ARRAYS)
     whole = kind((_for_sparse(data), indices, indptr), shape=size)
-    return (_summed(whole) if twice else whole).tocsr()
+    return sp.csr_matrix(_summed(whole) if twice else whole)
 
 
 def _parts(name: str, stored: Any, shape: Shape) -> tuple[Any, tuple[int, int]]:
@@ -231,7 +233,7 @@ def _parts(name: str, stored: Any, shape: Shape) -> tuple[Any, tuple[int, int]]:
     absent += ["shape"] if size is None else []
     if absent:
         raise UserError(f"{name} contradicts itself: it has no {', '.join(absent)}; {_ANEW}.")
-    return stored, _require_shape(name, tuple(map(int, size)), shape)
+    return stored, _require_shape(name, tuple(map(int, cast(Any, size))), shape)
 
 
 def _form(stored: Any) -> str:
@@ -302,3 +304,23 @@ def _summed(values: Any) -> Any:
 
 def _name(file: Any, key: str) -> str:
     return f"{file.filename}: {key}"
+
+
+@runtime_checkable
+class HasShape(Protocol):
+    """A matrix in memory, or one that is still in its file."""
+
+    @property
+    def shape(self) -> Any:
+        """Rows and columns."""
+        ...
+
+
+def n_columns(values: Matrix | HasShape) -> int:
+    """Number of columns (scipy leaves open whether a matrix has a shape)."""
+    return cast(tuple[int, int], values.shape)[1]
+
+
+def n_rows(values: Matrix | HasShape) -> int:
+    """Number of rows."""
+    return cast(tuple[int, int], values.shape)[0]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from wound_jax.data.source import Matrix, n_columns, n_rows
+from wound_jax.data.stored_matrix import Matrix, n_columns, n_rows
 from wound_jax.errors import UserError
 
 _BINS = 20

@@ -84,7 +84,8 @@ def score_again(
     """
     use_compilation_cache()
     loaded = load_run(run, checkpoint)
-    trained = prepare(loaded.config, loaded.spec)
+    as_trained = loaded.config.model_copy(update={"data": config.data})
+    trained = prepare(as_trained, loaded.spec)
     require_same_data(loaded.folder, trained.fingerprint)
     data = resplit(trained, config.split)
     reference = fit_reference(data, config.evaluation, config.split.seed)
@@ -98,7 +99,7 @@ def score_again(
         config.prediction,
         training=training_figures(loaded.folder, loaded.config, trained),
     )
-    if not path and part == "test" and _as_trained(loaded, config, checkpoint):
+    if not path and part == "test" and config == as_trained and _lost(loaded, checkpoint):
         save_calibration(loaded.folder, result.calibration)
     seen = 0 if path else trained.trained_on(data, part)
     result.figures["split"]["trained_on"] = seen
@@ -113,13 +114,12 @@ def score_again(
     return result
 
 
-def _as_trained(loaded: LoadedRun, config: RunConfig, checkpoint: str) -> bool:
-    """Whether a run that lost its calibration gets back the one that its training fitted.
+def _lost(loaded: LoadedRun, checkpoint: str) -> bool:
+    """Whether a run lost its calibration, and the state is there that its training fitted it for.
 
     A calibration that is there is never written over: it belongs to what predicts.
     """
-    same = config == loaded.config and checkpoint == "best"
-    return same and not (loaded.folder / FILE).exists()
+    return checkpoint == "best" and not (loaded.folder / FILE).exists()
 
 
 def _cell_eval(folder: Path, result: Result, config: RunConfig) -> Path:

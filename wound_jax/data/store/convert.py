@@ -19,15 +19,7 @@ from wound_jax.data.fit import origin_of, training_labels
 from wound_jax.data.h5ad_writer import new_h5ad, write_csr
 from wound_jax.data.preprocess import Preprocessing, PreprocessingFit
 from wound_jax.data.settings import file_path
-from wound_jax.data.source import (
-    BackedCells,
-    Matrix,
-    backed_cells,
-    is_store,
-    n_rows,
-    open_h5ad,
-    row_blocks,
-)
+from wound_jax.data.source import BackedCells, backed_cells, is_store, open_h5ad, row_blocks
 from wound_jax.data.splits import Split, make_split
 from wound_jax.data.store.files import (
     Store,
@@ -39,6 +31,7 @@ from wound_jax.data.store.files import (
     write_record,
 )
 from wound_jax.data.store.seal import seal
+from wound_jax.data.stored_matrix import Matrix, n_rows
 from wound_jax.errors import UserError
 from wound_jax.files import replacing
 

@@ -20,9 +20,10 @@ from jaxtyping import Bool, Float
 from wound_jax.arrays import HostOrDevice, pytree
 from wound_jax.data.annotations import Annotations
 from wound_jax.data.seeding import Use, stream
-from wound_jax.data.source import Matrix, is_gene_matrix, layer_names, matrix
+from wound_jax.data.source import is_gene_matrix, layer_names, matrix
 from wound_jax.data.spec import DataSpec
 from wound_jax.data.splits import Split
+from wound_jax.data.stored_matrix import Matrix
 from wound_jax.errors import UserError
 from wound_jax.losses.settings import VelocitySettings
 
