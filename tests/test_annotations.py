@@ -15,6 +15,8 @@ from wound_jax.data.annotations import (
 from wound_jax.data.settings import DataSettings
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 OBS = tiny_obs()
 
 

@@ -15,7 +15,7 @@ from wound_jax.baselines.training import Training, part_sums
 from wound_jax.data.strata import Stratum
 from wound_jax.prediction.calibration.blend import Members, blend
 
-pytestmark = pytest.mark.blas
+pytestmark = [pytest.mark.blas, pytest.mark.quick]
 
 N_GENES = 12
 DAYS = ("day10", "day14", "day19")

@@ -23,6 +23,8 @@ from wound_jax.evaluation.biology import wound_markers
 from wound_jax.evaluation.biology.differential import differential, fit_prior
 from wound_jax.evaluation.biology.gene_sets import WOUND_MARKERS
 
+pytestmark = pytest.mark.quick
+
 N_GENES = 3000
 
 

@@ -31,6 +31,8 @@ from wound_jax.evaluation.biology.differential import (
 from wound_jax.evaluation.biology.gene_sets import POLARISATION, find_genes
 from wound_jax.evaluation.biology.polarisation import fit_gene_score
 
+pytestmark = pytest.mark.quick
+
 WRONG = {"identity": identity, "collapsed": collapsed, "reversed": reversed_}
 
 

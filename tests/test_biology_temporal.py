@@ -13,6 +13,8 @@ from wound_jax.baselines import BASELINES
 from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.biology import temporal_coherence
 
+pytestmark = pytest.mark.quick
+
 N_GENES, N_CELLS = 80, 60
 DAYS = ("day10", "day14", "day19")
 Predict = Callable[[Stratum], np.ndarray]

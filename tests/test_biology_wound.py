@@ -28,6 +28,8 @@ from wound_jax.evaluation.biology.gene_sets import (
     signs_in,
 )
 
+pytestmark = pytest.mark.quick
+
 TYPE = "cell_types_simple_short"
 DAYS = ("day10", "day14", "day19")
 KINDS = ("Ker", "Fib", "Neu", "Mac")

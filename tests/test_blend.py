@@ -13,7 +13,7 @@ from wound_jax.prediction.calibration.across_genes import AcrossGenes
 from wound_jax.prediction.calibration.blend import NO_CHOICE, Members, Weights, blend
 from wound_jax.prediction.calibration.shrink_controls import ShrunkControls
 
-pytestmark = pytest.mark.blas
+pytestmark = [pytest.mark.blas, pytest.mark.quick]
 
 N_GENES = 9
 

@@ -9,7 +9,7 @@ from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.distances import energy_distance
 from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources, spearman_brown
 
-pytestmark = pytest.mark.blas
+pytestmark = [pytest.mark.blas, pytest.mark.quick]
 
 N_GENES = 300
 

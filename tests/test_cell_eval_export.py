@@ -13,6 +13,8 @@ from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
 from wound_jax.evaluation.cell_eval import run_cell_eval, write_pair
 
+pytestmark = pytest.mark.quick
+
 GENES = ["Cd86", "Mrc1", "Il1b"]
 
 

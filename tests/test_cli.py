@@ -10,6 +10,8 @@ from wound_jax.cli import run
 from wound_jax.config import RunConfig, dump_config
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 
 def raising(error: BaseException):
     """A body of a command that ends with `error`."""

@@ -11,7 +11,9 @@ from wound_jax.config import RunConfig, dump_config
 from wound_jax.config.diff import diff_configs
 from wound_jax.errors import UserError
 from wound_jax.experiments.plan import config_differences, plan_comparison, require_own_folders
-from wound_jax.experiments.spec import load_comparison, load_spec
+from wound_jax.experiments.spec import load_comparison, load_leave_one_out, load_spec
+
+pytestmark = pytest.mark.quick
 
 PHASES = Path(__file__).resolve().parents[1] / "configs" / "compare_phases.yaml"
 HEAD = "name: x\nseeds: [1, 2]\n"
@@ -215,3 +217,10 @@ def test_a_dry_run_needs_nothing_heavy():
 def test_wrong_arguments(capsys, arguments, expected):
     assert main(arguments) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_an_old_word_is_told_by_the_new_one(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("name: x\nleave_out: animal\nseeds: [1]\nvariants: {a: {extends: full.yaml}}\n")
+    with pytest.raises(UserError, match=r"leave_out: got 'animal', .*Did you mean 'replicate'\?"):
+        load_leave_one_out(path)

@@ -16,6 +16,8 @@ from wound_jax.experiments.finished import FinishedRun, group_runs
 from wound_jax.experiments.rows import VariantTable
 from wound_jax.experiments.tables import render_comparison, write_comparison
 
+pytestmark = pytest.mark.quick
+
 METRICS = ("pearson_delta", "mse")
 BASELINES = {
     "shift": {"pearson_delta": 0.5, "mse": 0.03},

@@ -17,6 +17,8 @@ from wound_jax.config.load import parse_config
 from wound_jax.config.text import inline
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def write(tmp_path):

@@ -15,6 +15,8 @@ from wound_jax.config.schema import tagged_sections
 from wound_jax.config.text import inline
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(wound_jax.__file__).parent
 
 

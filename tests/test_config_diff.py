@@ -13,6 +13,8 @@ from wound_jax.config.diff import Difference, diff_runs, render
 from wound_jax.errors import UserError
 from wound_jax.files import write_record
 
+pytestmark = pytest.mark.quick
+
 PROVENANCE = {
     "versions": {"jax": "0.10.2", "flax": "0.12.8"},
     "commit": "f18c138",

@@ -25,6 +25,8 @@ from wound_jax.files import (
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.record import record_run, require_own_config
 
+pytestmark = pytest.mark.quick
+
 SLOTS = {"best": 2, "last": 5}
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import draw_map
 import pytest
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "wound_jax"
 

@@ -19,6 +19,8 @@ from wound_jax.evaluation.scorecard import scorecard
 from wound_jax.evaluation.table import summarise
 from wound_jax.evaluation.uncertainty import Draws
 
+pytestmark = pytest.mark.quick
+
 RNG = np.random.default_rng(0)
 GENES = ("Tnf", "Il6", "Arg1")
 STRATA = [

@@ -6,6 +6,8 @@ import pytest
 
 from wound_jax.evaluation.table import results_table, summarise
 
+pytestmark = pytest.mark.quick
+
 
 def scores(pearson: float, ratio: float | None, mse: float = 0.01) -> dict[str, float | None]:
     return {

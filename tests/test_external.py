@@ -13,6 +13,8 @@ from wound_jax.data.groups import Group
 from wound_jax.data.prepare import prepare, read_external
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 COUNTS: dict[str, Any] = {"input": "layers/counts", "preprocess": "log1p_cp10k"}
 
 

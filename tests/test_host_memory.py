@@ -9,6 +9,8 @@ from wound_jax.data.preprocess import Preprocessing
 from wound_jax.devices.host_memory import aligned_table, as_aligned
 from wound_jax.devices.mesh import one_device, place
 
+pytestmark = pytest.mark.quick
+
 
 def address(values: np.ndarray) -> int:
     return values.__array_interface__["data"][0]

@@ -11,6 +11,8 @@ import pytest
 
 import wound_jax
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(wound_jax.__file__).parent
 
 # From the ground up. A module imports from its own floor and from those below; a name stands for a

@@ -13,6 +13,8 @@ from wound_jax.data.prepare import PreparedData, prepare
 from wound_jax.data.splits import PARTS, split_table
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 COLUMNS = {
     "pert_col": "condition",
     "control": "ctrl",

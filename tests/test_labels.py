@@ -28,6 +28,8 @@ from wound_jax.errors import UserError, named, shown, warn_once
 from wound_jax.experiments.folder_names import folder_names
 from wound_jax.registry import as_read
 
+pytestmark = pytest.mark.quick
+
 OBS = tiny_obs()
 
 

@@ -14,7 +14,7 @@ from wound_jax.evaluation.metrics.rank_sum import (
     rank_sum_test,
 )
 
-pytestmark = pytest.mark.blas
+pytestmark = [pytest.mark.blas, pytest.mark.quick]
 
 
 def scipy_test(x: np.ndarray, y: np.ndarray) -> np.ndarray:

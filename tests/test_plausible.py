@@ -24,6 +24,8 @@ from wound_jax.experiments.figures import FoldFigures, FoldScores
 from wound_jax.experiments.scores import METRICS, VariantScores
 from wound_jax.experiments.tables import render_folds
 
+pytestmark = pytest.mark.quick
+
 N_GENES = 30
 
 

@@ -16,6 +16,8 @@ from wound_jax.prediction.calibration.across_genes import AcrossGenes
 from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import remembered
 
+pytestmark = pytest.mark.quick
+
 EXTRAPOLATED = ["split.kind=celltype", "split.test=[Ker]", "split.val=null"]
 ASKED = PredictionSettings(linear_weight=0.5, across_genes=True)
 

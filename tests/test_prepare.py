@@ -16,6 +16,8 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
 from wound_jax.training.batch import gather
 
+pytestmark = pytest.mark.quick
+
 TINY: Any = tiny_adata()
 COUNTS: dict[str, Any] = {"input": "layers/counts", "preprocess": "log1p_cp10k"}
 

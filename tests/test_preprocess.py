@@ -9,6 +9,8 @@ from wound_jax.data.preprocess import fit_preprocessing
 from wound_jax.devices.host_memory import as_aligned
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 N_CELLS, N_GENES = 60, 30
 GENES = [f"g{i}" for i in range(N_GENES)]
 EVERYONE = np.arange(N_CELLS)

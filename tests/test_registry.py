@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from wound_jax.errors import UserError
 from wound_jax.registry import PositiveFloat, Registry, Section, Tagged, Variant, Variants
 
+pytestmark = pytest.mark.quick
+
 
 class PumpSettings(Variant):
     kind: str = ""

@@ -25,6 +25,8 @@ from wound_jax.report.figures.drawing import Panel, disc
 from wound_jax.report.page import render_block
 from wound_jax.report.words import counted, interval, number, signed
 
+pytestmark = pytest.mark.quick
+
 HOSTILE = '<script>alert(\'x\')</script> " onload="a()" & </td>'
 
 

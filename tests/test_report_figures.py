@@ -58,6 +58,8 @@ from wound_jax.report.figures.rows import (
     type_marks,
 )
 
+pytestmark = pytest.mark.quick
+
 HOSTILE = "</svg><script>\"'&"
 RNG = np.random.default_rng(0)
 VALUES = st.floats(-1e3, 1e3, allow_nan=False)

@@ -10,6 +10,8 @@ import pytest
 from wound_jax.report.load import RunResult, Study, Variant
 from wound_jax.report.sections.summary import headline, run_warnings, warnings_of
 
+pytestmark = pytest.mark.quick
+
 
 def run_of(
     model: float | None = 0.7,

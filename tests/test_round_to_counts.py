@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from wound_jax.errors import UserError
 from wound_jax.prediction.calibration.round_to_counts import rounded_to_counts
 
+pytestmark = pytest.mark.quick
+
 
 def counted_control(n: int, rng: np.random.Generator) -> np.ndarray:
     """Log-normalised counts of cells of different depth; one count is another value in each."""

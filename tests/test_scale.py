@@ -19,6 +19,8 @@ from wound_jax.data.store.convert import convert
 from wound_jax.errors import UserError
 from wound_jax.prediction.blocks import Scratch, expression_of
 
+pytestmark = pytest.mark.quick
+
 TINY: Any = tiny_adata()
 COUNTS = dense(TINY.layers["counts"]).astype(np.float64)
 TOTAL = COUNTS.sum(1, keepdims=True)

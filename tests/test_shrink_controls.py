@@ -10,7 +10,7 @@ from wound_jax.baselines.stacked_linear import StackedLinear
 from wound_jax.data.strata import Stratum
 from wound_jax.prediction.calibration.shrink_controls import ShrunkControls
 
-pytestmark = pytest.mark.blas
+pytestmark = [pytest.mark.blas, pytest.mark.quick]
 
 N_GENES = 12
 TYPES, DAYS = ("Fib", "Ker", "Mac"), ("day10", "day14", "day19")

@@ -13,6 +13,8 @@ from wound_jax.data.splits import PARTS, Split, make_split, split_table
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 LABELS = tiny_labels(tiny_obs(per_mouse=10))
 PAIRED = tiny_labels(tiny_obs(paired=True, per_mouse=5))
 EVERY_KIND = [

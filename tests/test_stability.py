@@ -14,6 +14,8 @@ from wound_jax.evaluation.stability import (
 from wound_jax.training.log import read_metrics
 from wound_jax.training.loop import Loop
 
+pytestmark = pytest.mark.quick
+
 
 def test_a_line_has_no_variation():
     assert loss_variation(np.linspace(5, 1, 500)) == pytest.approx(0, abs=1e-12)

@@ -25,6 +25,8 @@ from wound_jax.data.store.convert import convert
 from wound_jax.data.stored_matrix import sound
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 TINY: Any = tiny_adata()
 COUNTS = dense(TINY.layers["counts"])
 KEY = "layers/counts"

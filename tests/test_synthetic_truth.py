@@ -12,7 +12,7 @@ from wound_jax.data.synthetic.cells import draw_cells
 from wound_jax.data.synthetic.markers import MARKERS, TYPES
 from wound_jax.data.synthetic.measure import Expected, draw_tissue
 
-pytestmark = pytest.mark.blas
+pytestmark = [pytest.mark.blas, pytest.mark.quick]
 
 DAYS = ("day10", "day14", "day19")
 TYPE = "cell_types_simple_short"

@@ -6,6 +6,8 @@ from wound_jax.config import load_config
 from wound_jax.train import main
 from wound_jax.training.launch import warn_of_warmups
 
+pytestmark = pytest.mark.quick
+
 
 def test_a_warm_up_longer_than_the_run_is_said(capsys):
     config = load_config(None, ["velocity.enable=true", "velocity.warmup_steps=1000"])

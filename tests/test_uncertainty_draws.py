@@ -11,6 +11,8 @@ from wound_jax.evaluation.uncertainty.draws import stretched_interval
 from wound_jax.evaluation.uncertainty.weights import draw_weights
 from wound_jax.files import write_arrays
 
+pytestmark = pytest.mark.quick
+
 METHODS = ("model", "mean_delta", "ridge")
 
 

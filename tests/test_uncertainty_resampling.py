@@ -16,7 +16,7 @@ from wound_jax.evaluation.uncertainty.resampling import (
 )
 from wound_jax.evaluation.uncertainty.weights import draw_weights
 
-pytestmark = pytest.mark.blas
+pytestmark = [pytest.mark.blas, pytest.mark.quick]
 
 DAYS = ("d10", "d14", "d19")
 

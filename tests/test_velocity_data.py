@@ -23,6 +23,8 @@ from wound_jax.data.velocity.projection import (
 )
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 CELLS, GENES, DIMS = 6, 5, 3
 
 

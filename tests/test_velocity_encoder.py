@@ -8,6 +8,8 @@ import pytest
 
 from wound_jax.velocity import main
 
+pytestmark = pytest.mark.quick
+
 ENCODER = """
 import jax.numpy as jnp
 

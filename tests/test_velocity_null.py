@@ -13,6 +13,8 @@ from wound_jax.data.velocity.null import (
 )
 from wound_jax.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 SPREAD = np.linspace(3.0, 0.3, 10)
 
 

@@ -85,9 +85,7 @@ def _run(arguments: argparse.Namespace, config: RunConfig | None) -> int:
         trained = launch.start(config, progress_bar=bar)
     else:
         slot = arguments.checkpoint or "last"
-        trained = launch.resume(
-            Path(arguments.resume), arguments.overrides, slot=slot, progress_bar=bar
-        )
+        trained = launch.resume(Path(arguments.resume), arguments.overrides, slot, progress_bar=bar)
     if trained is None:
         return 130
     if processes.is_first():

@@ -15,11 +15,12 @@ command line. Without `leave_out` it is a comparison on the split of the configs
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
+from wound_jax.config.keys import nearest_value
 from wound_jax.errors import UserError, unknown_name
 from wound_jax.registry import Labels, Seed
 
@@ -174,4 +175,7 @@ def _line(error: Any) -> str:
     if error["type"] == "missing":
         return f"{'.'.join(place)} is missing."
     problem = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{'.'.join(place)}: got {error['input']!r}, but {problem}."
+    key, given, hint = ".".join(place), error["input"], ""
+    if error["type"] == "literal_error":
+        hint = nearest_value(key, str(given), get_args(LeaveOut))
+    return f"{key}: got {given!r}, but {problem}.{hint}"

@@ -66,7 +66,7 @@ def start(config: RunConfig, *, progress_bar: bool) -> Trained | None:
 
 
 def resume(
-    folder: Path, overrides: Sequence[str], *, slot: str = "last", progress_bar: bool
+    folder: Path, overrides: Sequence[str], slot: str = "last", *, progress_bar: bool
 ) -> Trained | None:
     """Trains the run in `folder` from where it stands; None if it was interrupted.
 
