@@ -44,6 +44,8 @@ _NEAREST = 3
 _MAX_FORESTS = 60
 # Examples (a gene in a stratum) that the trees are grown on, at most.
 _MAX_EXAMPLES = 20_000
+# Examples up to which one thread grows them as fast as several: 0.4 s of 1,000 on two cores.
+_FEW_ROWS = 4_000
 _TREES = {
     "n_estimators": 200,
     "min_samples_leaf": 10,
@@ -132,7 +134,8 @@ class AcrossGenes:
             from sklearn.ensemble import ExtraTreesRegressor
 
             features, wanted = self._examples(perturbation)
-            grown = ExtraTreesRegressor(**_TREES, n_jobs=-1).fit(features, wanted)
+            jobs = -1 if len(wanted) > _FEW_ROWS else 1
+            grown = ExtraTreesRegressor(**_TREES, n_jobs=jobs).fit(features, wanted)
             # Threads that predict add up in any order, so that last digits would come and go.
             self._trees[perturbation] = grown.set_params(n_jobs=1)
         return self._trees[perturbation]
