@@ -13,6 +13,7 @@ that is gone is not waited for.
 """
 
 import shutil
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,9 @@ SLOTS = ("best", "last")
 
 _SAVED = "saved.json"
 _STATE, _SPEC, _PROGRESS = "state", "spec.json", "progress.json"
+
+# Of several checkpoints that orbax saves at once each waits for the folders of the others.
+_ORBAX = threading.Lock()
 
 # {"trainable": parameters, "frozen": parameters}
 Divided = dict[str, Parameters]
@@ -92,7 +96,8 @@ class Checkpoints:
                 parameters=ocp.args.StandardSave(_parameters(state)),
                 optimizer=ocp.args.StandardSave(_optimizer(state)),
             )
-            self._orbax.save(part / _STATE, items)
+            with _ORBAX:
+                self._orbax.save(part / _STATE, items)
             write_record(part / _SPEC, spec.to_json())
             write_record(part / _PROGRESS, progress)
         write_record(self._folder / _SAVED, {**self._recorded(), slot: step})
@@ -183,7 +188,15 @@ class Checkpoints:
 
     @cached_property
     def _orbax(self) -> ocp.Checkpointer:
-        return ocp.Checkpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=_alone())
+        # Each part is told apart that it shall not speak to other processes.
+        alone = _alone()
+        parts = {
+            name: ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+            for name in ("parameters", "optimizer")
+        }
+        options = ocp.CompositeOptions(multiprocessing_options=alone)
+        handler = ocp.CompositeCheckpointHandler(composite_options=options, **parts)
+        return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
     def _prepare(self) -> None:
         """Makes what is not there, and removes what a process that was killed left half-written."""
