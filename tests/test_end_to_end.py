@@ -10,8 +10,9 @@ import pytest
 import shrunk_runs
 
 from wound_jax import evaluate, train
-from wound_jax.config import dump_config, load_config
+from wound_jax.config import load_config
 from wound_jax.config.__main__ import main as config_main
+from wound_jax.files import read_record, write_record
 from wound_jax.training.log import read_metrics
 from wound_jax.training.run_folder import new_folder
 
@@ -26,12 +27,10 @@ def in_folder(monkeypatch):
 
 @pytest.fixture
 def copy_of():
-    """Copies a run to `runs/copy`, its config changed, for the length of a test."""
+    """Copies a run to `runs/copy` for the length of a test."""
 
-    def copy(run: str, *changes: str) -> None:
+    def copy(run: str) -> None:
         shutil.copytree(run, "runs/copy")
-        config = load_config("runs/copy/config.yaml", changes)
-        Path("runs/copy/config.yaml").write_text(dump_config(config))
 
     yield copy
     shutil.rmtree("runs/copy")
@@ -63,16 +62,16 @@ def test_a_second_run_of_a_name_gets_a_number_and_both_are_complete():
         "checkpoints", "eval",
     }  # fmt: skip
     assert names_in("runs/tiny") == names_in("runs/tiny-2") == expected
-    assert names_in("runs/tiny/checkpoints") == {"best", "last"}
+    assert names_in("runs/tiny/checkpoints") == {"best", "last", "saved.json"}
     assert names_in("runs/tiny/eval") == names_in("runs/tiny-2/eval") == SCORED
 
 
 @pytest.mark.slow
 def test_the_pictures_are_drawn_where_they_are_wanted(copy_of):
-    """Of a finished run resuming leaves the evaluation alone to do."""
-    copy_of("runs/tiny", "evaluation.plots=true")
+    copy_of("runs/tiny")
     shutil.rmtree("runs/copy/eval")
-    assert train.main(["--resume", "runs/copy", "--no-progress"]) == 0
+    arguments = ["runs/copy", "--output", "runs/copy/eval", "evaluation.plots=true"]
+    assert evaluate.main(arguments) == 0
     pictures = {"loss_curves.png", "strata.png", "umap.png"}
     assert names_in("runs/copy/eval") == {*SCORED, "umap.npz", *pictures}
     assert all(Path("runs/copy/eval", name).stat().st_size > 5_000 for name in pictures)
@@ -222,7 +221,9 @@ def test_resume_of_a_finished_run_evaluates_it_again(copy_of):
     "command", [lambda run: train.main(["--resume", run]), lambda run: evaluate.main([run])]
 )
 def test_resume_and_evaluate_refuse_other_data(command, copy_of, capsys):
-    copy_of("runs/tiny", "data.synthetic.seed=7")
+    copy_of("runs/tiny")
+    path = Path("runs/copy/provenance.json")
+    write_record(path, read_record(path) | {"data_fingerprint": "f" * 32})
     assert command("runs/copy") == 2
     assert "the data are not those runs/copy was trained on" in capsys.readouterr().err
 
@@ -276,8 +277,8 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path, capsys):
 
 def test_a_new_folder_is_never_one_that_exists(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    config = load_config(None, ["name=group/a"])
+    config = load_config(None, ["name=a"])
     made = [new_folder(config) for _ in range(3)]
-    assert made == [Path("runs/group/a"), Path("runs/group/a-2"), Path("runs/group/a-3")]
+    assert made == [Path("runs/a"), Path("runs/a-2"), Path("runs/a-3")]
     named = config.model_copy(update={"run_dir": "here/it"})
     assert new_folder(named) == new_folder(named) == Path("here/it")

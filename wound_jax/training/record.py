@@ -76,7 +76,7 @@ def record_run(folder: Path, config: RunConfig, fingerprint: str, devices: Itera
         **_session(devices),
         "data": describe_source(config.data),
         "data_fingerprint": fingerprint,
-        "config_digest": text_digest(text),
+        "config_digest": _config_digest(text),
         "plugins": plugin_records(config.plugins),
     }
     write_record(folder / _PROVENANCE, record)
@@ -141,9 +141,15 @@ def identity(folder: Path) -> dict[str, str | None]:
     """What tells a run from others: the digests of its config and of its data."""
     config, provenance = folder / "config.yaml", folder / _PROVENANCE
     return {
-        "config": text_digest(config.read_text(encoding="utf-8")) if config.is_file() else None,
+        "config": _config_digest(config.read_text(encoding="utf-8")) if config.is_file() else None,
         "data": read_provenance(folder)["data_fingerprint"] if provenance.is_file() else None,
     }
+
+
+def _config_digest(text: str) -> str:
+    """The digest of a config without the place of the run, which may be moved."""
+    lines = text.splitlines(keepends=True)
+    return text_digest("".join(line for line in lines if not line.startswith("run_dir:")))
 
 
 def require_same(folder: Path, of: Mapping[str, Any], what: Path) -> None:
