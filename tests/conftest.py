@@ -12,6 +12,7 @@ os.environ.setdefault("WOUND_JAX_CACHE", "off")
 # of numbers from matrix products (marker `blas`) once more as users compile.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+import jax
 import pytest
 from hypothesis import settings
 
@@ -22,6 +23,15 @@ settings.register_profile("same", deadline=None, derandomize=True)
 settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def compiled_as_users_do():
+    """For bounds that are of the optimised programs: Adam makes much of little where it is not."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,7 @@ def assert_same_log(found: list[dict], expected: list[dict]) -> None:
             np.testing.assert_allclose(one[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.usefixtures("compiled_as_users_do")
 @pytest.mark.parametrize("name", CASES)
 def test_together_equals_one_by_one(tmp_path, name):
     seeds, apart, overrides = CASES[name]
