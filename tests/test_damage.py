@@ -5,6 +5,8 @@ The states are saved without training them: what counts is what lies on the disk
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -24,6 +26,7 @@ from wound_jax.files import (
 )
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.record import record_run, require_own_config
+from wound_jax.training.run_lock import reading, training
 
 pytestmark = pytest.mark.quick
 
@@ -252,3 +255,55 @@ def test_the_config_is_what_makes_a_run(tmp_path, monkeypatch):
     record_run(folder, tiny_run.config(), "f", jax.devices()[:1])
     assert (folder / "config.yaml").read_text() == dump_config(tiny_run.config())
     assert not is_free(folder)
+
+
+LOCKED = """
+import sys, time
+from pathlib import Path
+from wound_jax.training import run_lock
+with getattr(run_lock, sys.argv[2])(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other_process(copied):
+    """A process that holds the run, to be ended by the test."""
+    held = []
+
+    def hold(how: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", LOCKED, str(copied), how]
+        held.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert held[-1].stdout.readline() == "locked\n"
+        return held[-1]
+
+    yield hold
+    for process in held:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_is_trained_by_one_process_and_a_dead_one_holds_nothing(copied, other_process):
+    process = other_process("training")
+    for lock, said in ((training, "trained, or read, by another"), (reading, "being trained by")):
+        with pytest.raises(UserError, match=said), lock(copied):
+            pass
+    process.kill()
+    process.wait()
+    with training(copied):
+        pass
+
+
+def test_many_read_at_once_and_none_trains_meanwhile(copied, other_process):
+    other_process("reading")
+    with reading(copied):
+        pass
+    with pytest.raises(UserError, match="trained, or read"), training(copied):
+        pass
+
+
+def test_a_lock_leaves_no_file(copied):
+    before = sorted(path.name for path in copied.iterdir())
+    with training(copied):
+        assert sorted(path.name for path in copied.iterdir()) == before

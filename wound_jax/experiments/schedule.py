@@ -21,7 +21,7 @@ from wound_jax.experiments.plan import PlannedVariant, folder_of
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.log import TrainingLog
 from wound_jax.training.loop import Loop, drive
-from wound_jax.training.record import add_seconds, record_resumed, record_start
+from wound_jax.training.record import add_seconds, record_resumed, record_start, require_own_config
 from wound_jax.training.seeds import SeedsLog, SeedsRun
 from wound_jax.training.setup import Run
 
@@ -190,7 +190,8 @@ def _open(config: RunConfig, data: PreparedData, run: Run | SeedsRun) -> Path:
     Where a run was broken before that was written, it starts anew.
     """
     folder = folder_of(config)
-    if (folder / "provenance.json").is_file():
+    if (folder / "config.yaml").is_file():
+        require_own_config(folder)
         record_resumed(folder, run.devices.mesh.devices.flat)
     else:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from wound_jax.prediction.network import Ensemble, NetworkPredictor, Predictor
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.record import finished_at, require_own_config, warn_of_changed_plugins
 from wound_jax.training.run_folder import members_of, recorded_members, require_run
+from wound_jax.training.run_lock import reading
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _load_ensemble(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRu
 
 
 def _load_network(folder: Path, config: RunConfig, checkpoint: str) -> LoadedRun:
-    with Checkpoints(folder, create=False) as checkpoints:
+    with reading(folder), Checkpoints(folder, create=False) as checkpoints:
         spec, step = checkpoints.spec(checkpoint), checkpoints.step(checkpoint)
     # From wherever the process works by then.
     opened = _begin(partial(_open_network, folder.absolute(), config, checkpoint, spec))
@@ -95,7 +96,7 @@ def _open_network(
     graphdef, shapes = abstract_model(config.model, model_dims(spec))
     trainable, frozen = partition(shapes, label_parameters(shapes, lora=config.model.lora.enable))
     like = {"trainable": trainable, "frozen": frozen}
-    with Checkpoints(folder, create=False) as checkpoints:
+    with reading(folder), Checkpoints(folder, create=False) as checkpoints:
         parameters = checkpoints.parameters(checkpoint, like, one_device())
     return NetworkPredictor(
         graphdef,

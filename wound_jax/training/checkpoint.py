@@ -12,9 +12,15 @@ that opens the checkpoints acts alone: states are replicated, so it has all of t
 that is gone is not waited for.
 """
 
+import errno
+import logging
+import os
+import re
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +42,8 @@ SLOTS = ("best", "last")
 _SAVED = "saved.json"
 _STATE, _SPEC, _PROGRESS = "state", "spec.json", "progress.json"
 
+# Bytes that a checkpoint takes beside the state: its folders, digests and the data spec.
+_OVERHEAD = 1 << 18
 # Of several checkpoints that orbax saves at once each waits for the folders of the others.
 _ORBAX = threading.Lock()
 
@@ -92,11 +100,12 @@ class Checkpoints:
     def _save(self, slot: str, state: TrainState, spec: DataSpec, progress: dict[str, Any]) -> None:
         step = int(state.step)
         with sealing(self._folder / slot / str(step), of=identity(self._run)) as part:
+            _require_room(part, state)
             items = ocp.args.Composite(
                 parameters=ocp.args.StandardSave(_parameters(state)),
                 optimizer=ocp.args.StandardSave(_optimizer(state)),
             )
-            with _ORBAX:
+            with _ORBAX, _refusals():
                 self._orbax.save(part / _STATE, items)
             write_record(part / _SPEC, spec.to_json())
             write_record(part / _PROGRESS, progress)
@@ -190,12 +199,11 @@ class Checkpoints:
     def _orbax(self) -> ocp.Checkpointer:
         # Each part is told apart that it shall not speak to other processes.
         alone = _alone()
-        parts = {
-            name: ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-            for name in ("parameters", "optimizer")
-        }
-        options = ocp.CompositeOptions(multiprocessing_options=alone)
-        handler = ocp.CompositeCheckpointHandler(composite_options=options, **parts)
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+            parameters=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            optimizer=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+        )
         return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
     def _prepare(self) -> None:
@@ -258,6 +266,32 @@ class Checkpoints:
         if damaged == "last":
             return f"{good}: python -m wound_jax.train --resume {self._run} --checkpoint best."
         return f"{good}: --checkpoint last takes it for evaluate and predict."
+
+
+def _require_room(folder: Path, state: TrainState) -> None:
+    """Refuses what will not fit before orbax begins it: its threads would tell it in their turn."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if shutil.disk_usage(folder).free < size + _OVERHEAD:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the disk refuses tensorstore, as the system's own error."""
+    # orbax logs what each of its threads met, and raises it too.
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except ValueError as e:
+        found = re.search(r"os_error_code='(\d+)'|\[OS error (\d+)", str(e))
+        if found is None:
+            raise
+        code = int(found[1] or found[2])
+        raise OSError(code, os.strerror(code)) from e
+    finally:
+        log.setLevel(before)
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

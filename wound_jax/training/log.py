@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from wound_jax.data.spec import DataSpec
 from wound_jax.devices import processes
 from wound_jax.devices.mesh import Devices, one_device, own_copy, place
 from wound_jax.errors import UserError
-from wound_jax.files import write_text
+from wound_jax.files import reason, write_text
 from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.curves import Curves
+from wound_jax.training.run_lock import training
 from wound_jax.training.step import TrainState
 
 # What is not finite here makes the state worthless: the run ends before it is saved.
@@ -96,6 +98,7 @@ class TrainingLog:
 
     def __enter__(self) -> "TrainingLog":
         if processes.is_first():
+            self._open.enter_context(training(self._folder))
             self._checkpoints = self._open.enter_context(Checkpoints(self._folder))
         return self
 
@@ -225,13 +228,12 @@ class _Writer:
     """
 
     def __init__(self, folder: Path, total_steps: int, start_step: int, progress_bar: bool):
-        from tensorboardX import SummaryWriter
-
+        self._folder = folder
         path = folder / "metrics.jsonl"
         _keep_until(path, start_step)
-        self._file = path.open("a")
-        purge = start_step + 1 if start_step else None
-        self._board = SummaryWriter(str(folder / "tb"), purge_step=purge)
+        with self._one_line():
+            self._file = path.open("a")
+            self._curves = Curves(folder / "tb", start_step)
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -243,10 +245,10 @@ class _Writer:
     def write(self, step: int, values: dict[str, float]) -> None:
         # JSON has no NaN: a figure that is not finite is null.
         plain = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._file.write(json.dumps({"step": step, **plain}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with self._one_line():
+            self._file.write(json.dumps({"step": step, **plain}) + "\n")
+            self._file.flush()
+            self._curves.write(step, values)
 
     def advance(self, step: int, loss: float) -> None:
         self._bar.set_postfix(loss=f"{float(loss):.4f}", refresh=False)
@@ -254,8 +256,21 @@ class _Writer:
 
     def close(self) -> None:
         self._bar.close()
-        self._file.close()
-        self._board.close()
+        # All was written; where the disk refused that, it was said then.
+        for file in (self._file, self._curves):
+            with suppress(OSError):
+                file.close()
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Says in one line what the disk refused, and how to go on."""
+        try:
+            yield
+        except OSError as e:
+            raise UserError(
+                f"the log of {self._folder} could not be written: {reason(e)}. Make room, and go "
+                f"on from the last state by: python -m wound_jax.train --resume {self._folder}"
+            ) from e
 
 
 def _fetched(pending: Sequence[tuple[int, int, dict]]) -> list[tuple[int, dict[str, float]]]:
