@@ -1,20 +1,25 @@
 """The loop: resumed equals straight through, and nothing it saves or logs is lost or wrong."""
 
 import json
+import shutil
 import signal
+import struct
 import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import tiny_run
+from tensorboardX.proto import event_pb2
 
 from wound_jax.errors import UserError
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.log import read_metrics
 from wound_jax.training.loop import HeldInterrupt, Loop, Progress
 
+EVENTS: Any = event_pb2
 N_STEPS, VAL_EVERY = 10, 3
 RHYTHM = {"log_every": 2, "val_every": VAL_EVERY}
 
@@ -266,3 +271,57 @@ def test_a_checkpoint_holds_the_data_spec_and_a_missing_one_is_named(straight, t
             checkpoints.spec("best")
     assert not list(tmp_path.iterdir())
     assert read_metrics(tmp_path) == []
+
+
+def events_of(folder: Path) -> list:
+    """All TensorBoard events of a run, file after file (TFRecord: length, CRC, bytes, CRC)."""
+    found = []
+    for path in sorted((folder / "tb").iterdir()):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            found.append(EVENTS.Event.FromString(content[at + 12 : at + 12 + length]))
+            at += 12 + length + 4
+    return found
+
+
+def test_curves_hold_what_the_log_holds_and_hide_what_a_broken_start_wrote(straight):
+    events = events_of(straight)
+    # Step 0: whatever a process wrote that was killed before the first state is hidden.
+    assert [(e.step, e.session_log.status) for e in events if e.HasField("session_log")] == [(0, 1)]
+    losses = {
+        e.step: e.summary.value[0].simple_value
+        for e in events
+        if e.HasField("summary") and e.summary.value[0].tag == "train/loss"
+    }
+    logged = {r["step"]: r["train/loss"] for r in read_metrics(straight) if "train/loss" in r}
+    assert losses == pytest.approx(logged)
+
+
+def test_a_resumed_run_hides_the_curves_after_its_state(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        loop_of(on_call(fresh(), 5, interrupt_before), tmp_path).train()
+    for path in (tmp_path / "tb").iterdir():
+        # Files are named by the second.
+        path.rename(path.with_name("events.out.tfevents.0"))
+    loop_of(fresh(), tmp_path).train(resume=True)
+    sessions = [e.step for e in events_of(tmp_path) if e.HasField("session_log")]
+    assert sessions == [0, 4 + 1]
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_ends_a_run_in_one_line_with_the_way_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("wound_jax.training.curves.Curves.write", full)
+    with pytest.raises(UserError, match=r"No space left on device\. Make room, and go on .*resume"):
+        loop_of(fresh(), tmp_path).train()
+
+
+def test_a_state_that_does_not_fit_on_the_disk_is_refused_before_it_is_begun(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"best/0 could not be written: No space left on device\."):
+        loop_of(fresh(), tmp_path).train()
+    assert not list(tmp_path.rglob("*.part"))
