@@ -4,7 +4,8 @@ import pytest
 
 from wound_jax.config import load_config
 from wound_jax.train import main
-from wound_jax.training.launch import warn_of_warmups
+from wound_jax.training.launch import warn_of_no_gain, warn_of_warmups
+from wound_jax.training.log import Progress
 
 pytestmark = pytest.mark.quick
 
@@ -17,6 +18,14 @@ def test_a_warm_up_longer_than_the_run_is_said(capsys):
         "velocity.warmup_steps=1000, but the run has 70 steps; only 7 % of the full value" in said
     )
     warn_of_warmups(config, total_steps=1000)
+    assert not capsys.readouterr().err
+
+
+def test_an_untrained_model_is_never_evaluated_in_silence(capsys):
+    warn_of_no_gain(Progress(best_loss=3.0, best_step=0, worse=4), 1e6)
+    assert "Lower training.learning_rate (1e+06 now)" in capsys.readouterr().err
+    warn_of_no_gain(Progress(best_loss=2.0, best_step=10), 1e6)
+    warn_of_no_gain(Progress(), 1e6)
     assert not capsys.readouterr().err
 
 

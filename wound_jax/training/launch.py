@@ -132,7 +132,18 @@ def _train(trained: Trained, run: Run, *, slot: str | None, progress_bar: bool) 
         if processes.is_first():
             add_seconds(folder, seconds)
     say(f"trained in {seconds:.0f} s; {_best(progress)}")
+    warn_of_no_gain(progress, training.learning_rate)
     return trained
+
+
+def warn_of_no_gain(progress: Progress, learning_rate: float) -> None:
+    """Says so where the best state is the one before the first step."""
+    if progress.best_loss is not None and not progress.best_step:
+        say(
+            "warning: no step was better on the validation cells than the model before training, "
+            f"which is what is evaluated. Lower training.learning_rate ({learning_rate:g} now), or "
+            "train longer."
+        )
 
 
 def warn_of_warmups(config: RunConfig, total_steps: int) -> None:
