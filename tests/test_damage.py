@@ -3,7 +3,9 @@
 The states are saved without training them: what counts is what lies on the disk.
 """
 
+import contextlib
 import dataclasses
+import importlib
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from wound_jax.files import (
     DamagedFile,
     read_arrays,
     read_record,
+    require_place,
     write_arrays,
     write_record,
     write_text,
@@ -218,6 +221,38 @@ def test_what_is_no_file_is_never_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="no regular file"):
         write_text(tmp_path / "folder", "x")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    require_place(tmp_path / "file")
+    require_place(tmp_path / "new" / "deeper")
+    with pytest.raises(UserError, match="full is a device"):
+        require_place("/dev/full")
+    with pytest.raises(UserError, match=r"below cannot be made: .*file is no folder"):
+        require_place(tmp_path / "file" / "below")
+    # A superuser may write anywhere, so that the system is not asked.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for place in ("file", "new", "new/deeper"):
+        with pytest.raises(UserError, match="is read-only for you"):
+            require_place(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "run", "--input", "x.h5ad", "--perturbation", "a", "--overwrite"],
+        ["synthetic", "--overwrite"],
+        ["convert", "--config", "x.yaml", "--overwrite", "data.path=x.h5ad"],
+        ["velocity", "add", "--input", "x.h5ad", "--overwrite"],
+    ],
+)
+def test_no_command_replaces_a_device(command, capsys):
+    module = importlib.import_module(f"wound_jax.{command[0]}")
+    with contextlib.suppress(SystemExit):
+        assert module.main([*command[1:], "--output", "/dev/full"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert Path("/dev/full").is_char_device()
 
 
 def test_a_link_stays_one(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wound_jax.errors import UserError, shown
+from wound_jax.files import require_place
 
 LARGEST_SEED = 2**32 - 1
 GOES_ON = "\ninterrupted; the same command goes on from here"
@@ -73,7 +74,7 @@ def new_file(output: str, source: str | None, option: str, *, overwrite: bool) -
         overwrite: whether a file may be replaced.
 
     Raises:
-        UserError: it is the file that is read, it exists, or its folder does not.
+        UserError: it is the file that is read, it exists, or it cannot be written there.
     """
     path = Path(output)
     if path.resolve() == Path(str(source)).resolve():
@@ -82,6 +83,7 @@ def new_file(output: str, source: str | None, option: str, *, overwrite: bool) -
         raise UserError(f"{path} exists; choose another --output, or give --overwrite.")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} into.")
+    require_place(path)
     return path
 
 

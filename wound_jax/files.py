@@ -103,6 +103,35 @@ def require_sealed(folder: Path) -> dict[str, Any]:
     return seal["of"]
 
 
+def require_place(path: str | Path) -> None:
+    """Refuses, before the work, a file or a folder that could not be written after it.
+
+    Raises:
+        UserError: a device is in its place, or its folder is none, or may not be written.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is a device, no regular file; name another file.")
+    folder = next(at for at in (path, *path.parents) if at.exists())
+    folder = folder.parent if folder == path and path.is_file() else folder
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be made: {folder} is no folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: {folder} is read-only for you; name another.")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, where they are not there.
+
+    Raises:
+        UserError: the disk refuses it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"the folder {folder} could not be made: {reason(e)}.") from e
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file (UTF-8)."""
     with replacing(path) as part:

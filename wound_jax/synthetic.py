@@ -15,7 +15,7 @@ from wound_jax import cli
 from wound_jax.data.settings import SyntheticSettings
 from wound_jax.data.synthetic import simulate
 from wound_jax.errors import UserError
-from wound_jax.files import replacing
+from wound_jax.files import replacing, require_place
 
 _HELP = {
     "n_cells": "cells in all",
@@ -67,7 +67,8 @@ def _check_target(path: Path, overwrite: bool) -> None:
         raise UserError(f"no folder {path.parent} to write {path.name} into; make it first.")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; choose another name or add --overwrite.")
-    if path.exists() and not path.is_file():
+    require_place(path)
+    if path.is_dir():
         raise UserError(f"{path} is not a file and cannot be overwritten; choose another name.")
 
 

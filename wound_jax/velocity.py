@@ -28,7 +28,7 @@ from wound_jax.data.velocity.options import (
 from wound_jax.data.velocity.projection import add_projection
 from wound_jax.data.velocity.pseudotime import CAUTION, add_pseudotime_velocity
 from wound_jax.errors import UserError, shown
-from wound_jax.files import inert, replacing, write_text
+from wound_jax.files import inert, replacing, require_place, write_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +48,7 @@ def _add(args: argparse.Namespace) -> int:
     check(args)
     if args.output.exists() and not args.overwrite:
         raise UserError(f"{args.output} exists; choose another name or add --overwrite.")
+    require_place(args.output)
     adata = read_whole(args.input)
     key = matrix_key(args.rep)
     if args.from_pseudotime is not None:

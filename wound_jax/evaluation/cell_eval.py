@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.files import inert, replacing, write_text
+from wound_jax.files import inert, make_folder, replacing, write_text
 
 REAL, PREDICTED, RESULTS, LOG = "real.h5ad", "pred.h5ad", "results.csv", "cell-eval.log"
 PERTURBATION, CELL_TYPE = "perturbation", "cell_type"
@@ -86,7 +86,7 @@ def write_pair(
     }
     for name, adata in pair.items():
         _require_logarithms(adata, name)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, adata in pair.items():
         with replacing(folder / name) as part:
             adata.write_h5ad(part)
@@ -116,7 +116,7 @@ def run_cell_eval(pair: tuple[Path, Path], folder: Path) -> Path:
     adata = ad.read_h5ad(real, backed="r")
     control, types = str(adata.uns["control"]), sorted(set(adata.obs[CELL_TYPE].astype(str)))
     adata.file.close()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = ["-ap", str(predicted), "-ar", str(real), "-o", str(folder)]
     columns = ["--control-pert", control, "--pert-col", PERTURBATION, "--celltype-col", CELL_TYPE]
     command = [sys.executable, "-m", "cell_eval", "run", *files, *columns]

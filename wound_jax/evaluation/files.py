@@ -22,7 +22,7 @@ from wound_jax.evaluation.mixing import ProjectedStratum, fit_cell_map
 from wound_jax.evaluation.result import Result
 from wound_jax.evaluation.scorecard import render_scorecard
 from wound_jax.evaluation.table import results_table
-from wound_jax.files import read_arrays, write_arrays, write_text
+from wound_jax.files import make_folder, read_arrays, write_arrays, write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ def write_report(folder: Path, result: Result, reference: MeasuredBy, config: Ru
         reference: what it was measured by.
         config: of the evaluation.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     figures = result.figures
     write_text(folder / "metrics.json", json.dumps(without_nan(figures), indent=2) + "\n")
     tables = f"{results_table(figures)}\n\n{render_scorecard(figures['scorecard'])}"

@@ -14,7 +14,7 @@ from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.errors import UserError
 from wound_jax.experiments.finished import FinishedRun, group_runs, read_run
 from wound_jax.experiments.plan import config_differences, is_finished
-from wound_jax.files import write_text
+from wound_jax.files import make_folder, require_place, write_text
 from wound_jax.report.score_run import score_run
 from wound_jax.training.record import record_run, require_same_data
 from wound_jax.training.run_folder import is_free, members_of, name_members
@@ -33,6 +33,7 @@ def make_ensemble(folders: Sequence[str], folder: Path) -> str:
     Raises:
         UserError: the folder is taken, or the runs are no runs of one config and one data set.
     """
+    require_place(folder)
     interrupted = members_of(folder) and not is_finished(folder)
     if not (is_free(folder) or interrupted):
         raise UserError(f"{folder} exists and is not empty; choose another --output.")
@@ -51,7 +52,7 @@ def _make(runs: Sequence[FinishedRun], folder: Path) -> str:
     data = prepare(config, first.spec)
     for run in runs:
         require_same_data(run.folder, data.fingerprint)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     name_members(folder, [run.folder for run in runs])
     write_text(folder / "split.txt", first.split_table)
     record_run(folder, config, data.fingerprint, jax.devices())

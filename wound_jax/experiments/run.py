@@ -44,7 +44,7 @@ from wound_jax.experiments.schedule import Schedule, say
 from wound_jax.experiments.scores import VariantScores, score_baselines, score_variant
 from wound_jax.experiments.spec import ExperimentSpec
 from wound_jax.experiments.tables import write_comparison, write_folds
-from wound_jax.files import read_record, write_record
+from wound_jax.files import read_record, require_place, write_record
 from wound_jax.models.build import model_dims
 from wound_jax.models.functional import abstract_model
 from wound_jax.report import write_html
@@ -73,6 +73,7 @@ def run_comparison(
         UserError: a variant cannot be trained or scored, a broken run was trained on other cells,
             the variants cannot be compared, or no run could be trained.
     """
+    require_place(fold.folder)
     use_compilation_cache()
     cells = SharedCells()
     schedule = Schedule(
@@ -105,6 +106,8 @@ def compare_folders(
     Raises:
         UserError: a folder holds no finished run, or the runs cannot be compared.
     """
+    if output is not None:
+        require_place(output)
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
     variants = group_runs(runs)
     text = render_variants({name: group[0].config for name, group in variants.items()})
@@ -131,6 +134,7 @@ def run_leave_one_out(
     Raises:
         UserError: a config, the data or a folder does not fit, or a run could not be trained.
     """
+    require_place(folder)
     use_compilation_cache()
     config = plan_comparison(spec, path, overrides, folder).variants[0].config
     folds = plan_folds(spec, path, overrides, folder, labels_to_leave_out(spec, config))

@@ -18,6 +18,7 @@ from wound_jax.data.cells import PreparedData
 from wound_jax.errors import UserError, shown
 from wound_jax.experiments.cells import SharedCells, cells_key
 from wound_jax.experiments.plan import PlannedVariant, folder_of
+from wound_jax.files import make_folder
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.log import TrainingLog
 from wound_jax.training.loop import Loop, drive
@@ -194,7 +195,7 @@ def _open(config: RunConfig, data: PreparedData, run: Run | SeedsRun) -> Path:
         require_own_config(folder)
         record_resumed(folder, run.devices.mesh.devices.flat)
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         record_start(folder, config, data, run)
     return folder
 

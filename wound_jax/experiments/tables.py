@@ -19,7 +19,7 @@ from wound_jax.experiments.figures import UNITS, FoldFigures, VariantFigures
 from wound_jax.experiments.plan import config_differences
 from wound_jax.experiments.rows import VariantTable, fold_rows, method_rows
 from wound_jax.experiments.scores import POPULATION_METRICS
-from wound_jax.files import inert, replacing, write_text
+from wound_jax.files import inert, make_folder, replacing, write_text
 
 # Figures of the training that are shown; all of them are in comparison.json.
 _SHOWN_TRAINING = ("loss_cv", "spikes_per_1000", "best_loss", "improvement_on_identity")
@@ -28,7 +28,7 @@ _SHOWN_BY_FOLD = ("pearson_delta", "e_distance_ratio")
 
 def write_comparison(table: VariantTable, folder: Path) -> str:
     """Writes `comparison.json`, the CSV files and `table.txt`, and returns the text of the last."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = {
         "name": table.name,
         "variants": [_variant_content(one, table.variants[0], folder) for one in table.variants],

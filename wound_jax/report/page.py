@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from wound_jax.files import write_text
+from wound_jax.files import make_folder, write_text
 from wound_jax.report.blocks import VERDICTS, Block, Section
 from wound_jax.report.load import Study, load_comparison, load_single
 from wound_jax.report.pictures import write_pictures
@@ -96,7 +96,7 @@ def render_block(block: Block | Section) -> str:
 def _write(study: Study, folder: Path) -> Path:
     sections = [make(study) for make in _SECTIONS]
     tables = folder / "tables"
-    tables.mkdir(parents=True, exist_ok=True)
+    make_folder(tables)
     for table in (table for section in sections for table in section.tables()):
         table.write_csv(tables)
     page = _environment().get_template("page.html")

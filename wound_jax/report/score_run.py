@@ -19,6 +19,7 @@ from wound_jax.evaluation.files import write_report
 from wound_jax.evaluation.reference import Reference, fit_reference
 from wound_jax.evaluation.result import Result, evaluate_model
 from wound_jax.evaluation.stability import training_stability
+from wound_jax.files import require_place
 from wound_jax.prediction.calibration.calibration import FILE, save_calibration
 from wound_jax.prediction.loaded_run import LoadedRun, load_run
 from wound_jax.report import write_run_html
@@ -82,6 +83,7 @@ def score_again(
     Raises:
         UserError: the cells are not those of the run, or there is nothing to score.
     """
+    require_place(folder)
     use_compilation_cache()
     loaded = load_run(run, checkpoint)
     as_trained = loaded.config.model_copy(update={"data": config.data})

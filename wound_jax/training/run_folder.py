@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wound_jax.config.schema import RunConfig
 from wound_jax.errors import UserError
-from wound_jax.files import read_record, write_record
+from wound_jax.files import make_folder, read_record, require_place, write_record
 from wound_jax.training.record import finished_at
 
 _ENSEMBLE = "ensemble.json"
@@ -33,19 +33,20 @@ def new_folder(config: RunConfig) -> Path:
     if config.run_dir is None:
         return _first_free(config.name)
     folder = Path(config.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder
 
 
 def require_free(config: RunConfig) -> None:
-    """Refuses a `run_dir` that holds something already.
+    """Refuses a `run_dir` that holds something already, or a place that cannot be written.
 
     Raises:
-        UserError: it is not empty.
+        UserError: it is not empty, or cannot be written.
     """
+    folder = Path("runs" if config.run_dir is None else config.run_dir)
+    require_place(folder)
     if config.run_dir is None:
         return
-    folder = Path(config.run_dir)
     if not is_free(folder):
         raise UserError(
             f"run_dir={folder} exists and is not empty; choose another, or continue that run "
