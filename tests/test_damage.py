@@ -3,9 +3,9 @@
 The states are saved without training them: what counts is what lies on the disk.
 """
 
-import contextlib
 import dataclasses
 import importlib
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +27,7 @@ from wound_jax.files import (
     write_record,
     write_text,
 )
+from wound_jax.training import launch
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.record import record_run, require_own_config
 from wound_jax.training.run_lock import reading, training
@@ -227,7 +228,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
     (tmp_path / "file").write_text("")
     require_place(tmp_path / "file")
     require_place(tmp_path / "new" / "deeper")
-    with pytest.raises(UserError, match="full is a device"):
+    with pytest.raises(UserError, match="full is a device or a pipe"):
         require_place("/dev/full")
     with pytest.raises(UserError, match=r"below cannot be made: .*file is no folder"):
         require_place(tmp_path / "file" / "below")
@@ -238,21 +239,24 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
             require_place(tmp_path / place)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["predict", "run", "--input", "x.h5ad", "--perturbation", "a", "--overwrite"],
-        ["synthetic", "--overwrite"],
-        ["convert", "--config", "x.yaml", "--overwrite", "data.path=x.h5ad"],
-        ["velocity", "add", "--input", "x.h5ad", "--overwrite"],
-    ],
-)
-def test_no_command_replaces_a_device(command, capsys):
-    module = importlib.import_module(f"wound_jax.{command[0]}")
-    with contextlib.suppress(SystemExit):
-        assert module.main([*command[1:], "--output", "/dev/full"]) == 2
-    assert "Traceback" not in capsys.readouterr().err
-    assert Path("/dev/full").is_char_device()
+COMMANDS = {
+    "predict": ["run", "--input", "x.h5ad", "--perturbation", "a"],
+    "synthetic": [],
+    "convert": ["--config", "cells.yaml"],
+    "velocity": ["add", "--input", "x.h5ad", "--rep", "X", "--control", "a", "--from-pseudotime"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_replaces_what_is_no_file(name, tmp_path, monkeypatch, capsys):
+    """It is said before anything is read: none of the inputs is there."""
+    monkeypatch.chdir(tmp_path)
+    Path("cells.yaml").write_text("data: {path: x.h5ad}\n")
+    os.mkfifo("out.h5ad")
+    module = importlib.import_module(f"wound_jax.{name}")
+    assert module.main([*COMMANDS[name], "--output", "out.h5ad", "--overwrite"]) == 2
+    assert "out.h5ad is a device or a pipe, no regular file" in capsys.readouterr().err
+    assert Path("out.h5ad").is_fifo()
 
 
 def test_a_link_stays_one(tmp_path):
@@ -328,6 +332,14 @@ def test_a_run_is_trained_by_one_process_and_a_dead_one_holds_nothing(copied, ot
     process.wait()
     with training(copied):
         pass
+
+
+def test_who_resumes_second_changes_nothing(copied, other_process):
+    other_process("training")
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="trained, or read, by another"):
+        launch.resume(copied, [], progress_bar=False)
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
 def test_many_read_at_once_and_none_trains_meanwhile(copied, other_process):

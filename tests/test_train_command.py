@@ -1,5 +1,7 @@
 """What the train command says before it trains."""
 
+from pathlib import Path
+
 import pytest
 
 from wound_jax.config import load_config
@@ -22,10 +24,11 @@ def test_a_warm_up_longer_than_the_run_is_said(capsys):
 
 
 def test_an_untrained_model_is_never_evaluated_in_silence(capsys):
-    warn_of_no_gain(Progress(best_loss=3.0, best_step=0, worse=4), 1e6)
+    run = Path("runs/wild")
+    warn_of_no_gain(run, Progress(best_loss=3.0, best_step=0, worse=4), 1e6)
     assert "Lower training.learning_rate (1e+06 now)" in capsys.readouterr().err
-    warn_of_no_gain(Progress(best_loss=2.0, best_step=10), 1e6)
-    warn_of_no_gain(Progress(), 1e6)
+    warn_of_no_gain(run, Progress(best_loss=2.0, best_step=10), 1e6)
+    warn_of_no_gain(run, Progress(), 1e6)
     assert not capsys.readouterr().err
 
 

@@ -17,6 +17,7 @@ from wound_jax.data.strata import plan_strata
 from wound_jax.devices.prefetch import Ahead
 from wound_jax.errors import UserError
 from wound_jax.evaluation.reference import fit_reference
+from wound_jax.training import launch
 
 # The tiny run, on cells of a file.
 FILE = [o for o in tiny_run.TINY if not o.startswith("data.s")]
@@ -74,6 +75,10 @@ def test_losses_scores_and_fingerprint_are_those_of_the_run_in_memory(folder, tm
     assert evaluate.main([str(memory), "--output", str(tmp_path / "again"), *moved]) == 0
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert again["strata"] == scores[0]["strata"]
+    shrunk_runs.cells(1100).write_h5ad(tmp_path / "fewer.h5ad")
+    assert launch.resume(memory, moved, progress_bar=False) is not None
+    with pytest.raises(UserError, match="the data are not those"):
+        launch.resume(memory, [f"data.path={tmp_path}/fewer.h5ad"], progress_bar=False)
 
 
 def test_nothing_but_the_rows_that_are_asked_for_is_read(folder, monkeypatch):

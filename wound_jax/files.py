@@ -111,7 +111,7 @@ def require_place(path: str | Path) -> None:
     """
     path = Path(path).absolute()
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UserError(f"{path} is a device, no regular file; name another file.")
+        raise UserError(f"{path} is a device or a pipe, no regular file; name another file.")
     folder = next(at for at in (path, *path.parents) if at.exists())
     folder = folder.parent if folder == path and path.is_file() else folder
     if not folder.is_dir():

@@ -66,8 +66,8 @@ def prepare(config: RunConfig, spec: DataSpec | None = None) -> PreparedData:
         require_times(annotations.timepoint)
     # Fitting looked at the scale of all cells.
     trust = fitted or data.trusts_scale
-    named = describe_source(data)
-    cells = bring_cells(adata, annotations, spec, data.genes, source=named, trust=trust)
+    source = describe_source(data)
+    cells = bring_cells(adata, annotations, spec, data.genes, source=source, trust=trust)
     if config.velocity.enable:
         velocity = run_velocity(adata, annotations, spec, config.velocity, config.seed)
         refuse_leak(adata, velocity, split)
@@ -132,10 +132,9 @@ def bring_cells(
 
     def expression(key: str) -> np.ndarray:
         origin = origin_of(source, key, annotations, names)
-        values = matrix(adata, key)
-        return spec.preprocessing.apply(values, names, missing=missing, origin=origin, trust=trust)[
-            0
-        ]
+        how = {"missing": missing, "origin": origin, "trust": trust}
+        brought, _ = spec.preprocessing.apply(matrix(adata, key), names, **how)
+        return brought
 
     if spec.gene_input:
         features = expression(spec.input)

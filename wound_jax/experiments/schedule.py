@@ -10,7 +10,7 @@ and predicted with by itself.
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from wound_jax.config import RunConfig
@@ -20,9 +20,11 @@ from wound_jax.experiments.cells import SharedCells, cells_key
 from wound_jax.experiments.plan import PlannedVariant, folder_of
 from wound_jax.files import make_folder
 from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.launch import warn_of_no_gain
 from wound_jax.training.log import TrainingLog
 from wound_jax.training.loop import Loop, drive
 from wound_jax.training.record import add_seconds, record_resumed, record_start, require_own_config
+from wound_jax.training.run_lock import training
 from wound_jax.training.seeds import SeedsLog, SeedsRun
 from wound_jax.training.setup import Run
 
@@ -167,37 +169,47 @@ def train_job(job: Sequence[RunConfig], data: PreparedData, *, progress_bar: boo
 
 def _train_alone(config: RunConfig, data: PreparedData, progress_bar: bool) -> None:
     run = Run(config, data)
-    folder = _open(config, data, run)
-    loop = Loop(run, config.training, data.spec, folder, progress_bar=progress_bar)
-    with _timed([folder]):
-        loop.train(resume=True)
+    with _opened([config], data, run) as folders, _timed(folders):
+        (folder,) = folders
+        loop = Loop(run, config.training, data.spec, folder, progress_bar=progress_bar)
+        warn_of_no_gain(folder, loop.train(resume=True), config.training.learning_rate)
 
 
 def _train_together(job: Sequence[RunConfig], data: PreparedData, progress_bar: bool) -> None:
-    run = SeedsRun(job[0], [config.seed for config in job], data)
-    folders = [_open(config, data, run) for config in job]
-    logs = [
-        # One bar for all: they do their steps at once.
-        TrainingLog(folder, data.spec, run.total_steps, progress_bar=progress_bar and i == 0)
-        for i, folder in enumerate(folders)
-    ]
-    with _timed(folders), SeedsLog(logs, run) as log:
-        drive(run, job[0].training, log, resume=True)
+    run, settings = SeedsRun(job[0], [config.seed for config in job], data), job[0].training
+    with _opened(job, data, run) as folders, _timed(folders):
+        logs = [
+            # One bar for all: they do their steps at once.
+            TrainingLog(folder, data.spec, run.total_steps, progress_bar=progress_bar and i == 0)
+            for i, folder in enumerate(folders)
+        ]
+        with SeedsLog(logs, run) as log:
+            drive(run, settings, log, resume=True)
+        for folder, one in zip(folders, logs, strict=True):
+            warn_of_no_gain(folder, one.progress, settings.learning_rate)
 
 
-def _open(config: RunConfig, data: PreparedData, run: Run | SeedsRun) -> Path:
-    """The folder of a run, with what is known before its first step, or the note that it goes on.
+@contextmanager
+def _opened(
+    job: Sequence[RunConfig], data: PreparedData, run: Run | SeedsRun
+) -> Iterator[list[Path]]:
+    """The folders of runs, kept for this process, each with what is known before its first step.
 
-    Where a run was broken before that was written, it starts anew.
+    One that was begun gets the note that it goes on; where it was broken before its config was
+    written, it starts anew.
     """
-    folder = folder_of(config)
-    if (folder / "config.yaml").is_file():
-        require_own_config(folder)
-        record_resumed(folder, run.devices.mesh.devices.flat)
-    else:
-        make_folder(folder)
-        record_start(folder, config, data, run)
-    return folder
+    folders = [folder_of(config) for config in job]
+    with ExitStack() as locks:
+        for folder, config in zip(folders, job, strict=True):
+            begun = (folder / "config.yaml").is_file()
+            if not begun:
+                make_folder(folder)
+                record_start(folder, config, data, run)
+            locks.enter_context(training(folder))
+            if begun:
+                require_own_config(folder)
+                record_resumed(folder, run.devices.mesh.devices.flat)
+        yield folders
 
 
 @contextmanager

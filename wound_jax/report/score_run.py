@@ -71,8 +71,8 @@ def score_again(
 
     Args:
         run: its folder.
-        config: its config, with changes to `split.*`, `prediction.*`, `evaluation.*` and
-            `data.scale` at most.
+        config: its config, with changes to `split.*`, `prediction.*`, `evaluation.*`,
+            `data.scale` and where its cells are at most.
         folder: where the results go.
         part: "train", "val" or "test".
         checkpoint: "best" or "last".

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from wound_jax.data.strata import plan_strata
 from wound_jax.devices import processes
 from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.devices.mesh import make_devices
+from wound_jax.errors import warn
 from wound_jax.models.partition import format_parameter_table
 from wound_jax.training.log import Progress
 from wound_jax.training.loop import Loop
@@ -29,6 +31,7 @@ from wound_jax.training.record import (
     require_same_data,
 )
 from wound_jax.training.run_folder import new_folder, require_free, require_run, require_single
+from wound_jax.training.run_lock import training
 from wound_jax.training.setup import Run
 
 
@@ -62,7 +65,9 @@ def start(config: RunConfig, *, progress_bar: bool) -> Trained | None:
     if processes.is_first():
         warn_of_warmups(config, run.total_steps)
         say(format_parameter_table(record_start(folder, config, data, run)))
-    return _train(Trained(folder, config, data), run, slot=None, progress_bar=progress_bar)
+    with ExitStack() as lock:
+        processes.from_first(lambda: _keep(folder, lock))
+        return _train(Trained(folder, config, data), run, slot=None, progress_bar=progress_bar)
 
 
 def resume(
@@ -77,7 +82,8 @@ def resume(
         progress_bar: whether to draw one.
 
     Raises:
-        UserError: there is no run, its cells are others now, or a loss is not finite.
+        UserError: there is no run, its cells are others now, another process trains or reads it,
+            or a loss is not finite.
     """
 
     def config_text() -> str:
@@ -87,12 +93,20 @@ def resume(
 
     text = processes.from_first(config_text)
     config = parse_config(text, overrides, str(folder / "config.yaml"))
-    data = _read(config)
-    processes.from_first(lambda: require_same_data(folder, data.fingerprint))
-    run = _assemble(config, data)
-    if processes.is_first():
-        record_resumed(folder, run.devices.mesh.devices.flat)
-    return _train(Trained(folder, config, data), run, slot=slot, progress_bar=progress_bar)
+    with ExitStack() as lock:
+        # Before the cells are read: who comes second shall not wait for that.
+        processes.from_first(lambda: _keep(folder, lock))
+        data = _read(config)
+        processes.from_first(lambda: require_same_data(folder, data.fingerprint))
+        run = _assemble(config, data)
+        if processes.is_first():
+            record_resumed(folder, run.devices.mesh.devices.flat)
+        return _train(Trained(folder, config, data), run, slot=slot, progress_bar=progress_bar)
+
+
+def _keep(folder: Path, lock: ExitStack) -> None:
+    """Keeps the run for this process until the stack is closed."""
+    lock.enter_context(training(folder))
 
 
 def _read(config: RunConfig) -> PreparedData:
@@ -118,11 +132,11 @@ def _assemble(config: RunConfig, data: PreparedData) -> Run:
 
 def _train(trained: Trained, run: Run, *, slot: str | None, progress_bar: bool) -> Trained | None:
     """Trains from the start, or from the checkpoint in a slot."""
-    folder, training, spec = trained.folder, trained.config.training, trained.data.spec
+    folder, settings, spec = trained.folder, trained.config.training, trained.data.spec
     say(f"run folder: {folder}")
     begun = time.perf_counter()
     try:
-        loop = Loop(run, training, spec, folder, progress_bar=progress_bar)
+        loop = Loop(run, settings, spec, folder, progress_bar=progress_bar)
         progress = loop.train(resume=True, slot=slot) if slot else loop.train()
     except KeyboardInterrupt:
         say(f"\ninterrupted; continue with --resume {folder}")
@@ -132,15 +146,16 @@ def _train(trained: Trained, run: Run, *, slot: str | None, progress_bar: bool) 
         if processes.is_first():
             add_seconds(folder, seconds)
     say(f"trained in {seconds:.0f} s; {_best(progress)}")
-    warn_of_no_gain(progress, training.learning_rate)
+    if processes.is_first():
+        warn_of_no_gain(folder, progress, settings.learning_rate)
     return trained
 
 
-def warn_of_no_gain(progress: Progress, learning_rate: float) -> None:
-    """Says so where the best state is the one before the first step."""
+def warn_of_no_gain(folder: Path, progress: Progress, learning_rate: float) -> None:
+    """Says so where the best state of a run is the one before its first step."""
     if progress.best_loss is not None and not progress.best_step:
-        say(
-            "warning: no step was better on the validation cells than the model before training, "
+        warn(
+            f"{folder}: no step was better on the validation cells than the model before training, "
             f"which is what is evaluated. Lower training.learning_rate ({learning_rate:g} now), or "
             "train longer."
         )

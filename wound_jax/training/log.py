@@ -27,7 +27,6 @@ from wound_jax.errors import UserError
 from wound_jax.files import reason, write_text
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.curves import Curves
-from wound_jax.training.run_lock import training
 from wound_jax.training.step import TrainState
 
 # What is not finite here makes the state worthless: the run ends before it is saved.
@@ -98,7 +97,6 @@ class TrainingLog:
 
     def __enter__(self) -> "TrainingLog":
         if processes.is_first():
-            self._open.enter_context(training(self._folder))
             self._checkpoints = self._open.enter_context(Checkpoints(self._folder))
         return self
 

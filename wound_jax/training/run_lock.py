@@ -18,7 +18,7 @@ except ImportError:  # Windows has no such lock
     fcntl = None
 
 # What a file system answers that has no locks.
-_NONE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NONE = (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
