@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 
 from wound_jax.baselines import BASELINES, fit_baselines
 from wound_jax.baselines.inner_folds import folds_of
-from wound_jax.baselines.profiles import Novelty
+from wound_jax.baselines.profiles import Novelty, Profiles, labels_of
 from wound_jax.baselines.rules import DeltaRule, FittedDelta, delta_rule, named_rule
 from wound_jax.baselines.stacked_linear import MEMBERS, StackedLinear, weights_of_least_error
 from wound_jax.baselines.training import Training, part_sums
@@ -233,6 +233,66 @@ def test_folds_leave_out_what_they_are_named_after() -> None:
         for fold in of_kind:
             novelties = fold.kept.profiles.novelty_of(fold.held_out.profiles)
             assert set(novelties) == {novelty}
+
+
+def test_a_fold_learns_from_all_but_what_it_is_judged_by() -> None:
+    """The means of every fold, from the cells of the other labels and of the other replicates."""
+    rng = np.random.default_rng(0)
+    animals = np.array([f"m{i}" for i in range(4)])[np.arange(48) % 4]
+
+    def made(cell_type: str, day: str) -> Stratum:
+        control, treated = rng.normal(size=(2, 48, N_GENES))
+        return Stratum(cell_type, day, control, treated + 1.0, "Burn", animals, animals)
+
+    strata = [made(cell_type, day) for cell_type in ("Fib", "Mac") for day in DAYS]
+    prepared = Training(strata)
+    parts = folds_of(prepared, Novelty.NONE)
+    assert len(parts) == 4
+    for animal, fold in zip(sorted(set(animals)), parts, strict=True):
+        for examples, cells in ((fold.held_out, animals == animal), (fold.kept, animals != animal)):
+            control, treated = (
+                np.stack([getattr(s, arm)[cells].mean(axis=0) for s in strata])
+                for arm in ("control", "treated")
+            )
+            np.testing.assert_allclose(examples.profiles.control, control)
+            np.testing.assert_allclose(examples.deltas, treated - control)
+            scores = prepared.components.project(control)
+            np.testing.assert_allclose(examples.profiles.scores, scores)
+    for novelty, of_fold in (
+        (Novelty.TYPE, lambda p: p.cell_type),
+        (Novelty.TIMEPOINT, lambda p: p.timepoint),
+        (Novelty.PAIR, lambda p: p.cell_type + p.timepoint),
+    ):
+        folds = folds_of(prepared, novelty)
+        assert len(folds) == len(set(of_fold(prepared.examples.profiles)))
+        for fold in folds:
+            (label,) = set(of_fold(fold.held_out.profiles))
+            assert label not in of_fold(fold.kept.profiles)
+            assert len(fold.kept) + len(fold.held_out) == len(strata)
+
+
+def test_novelty_is_that_of_the_perturbation() -> None:
+    """What is known under another perturbation is unknown under this one."""
+    known = [("Fib", "day10", "Burn"), ("Fib", "day14", "Burn"), ("Mac", "day10", "Burn")]
+    known += [("Mac", "day14", "Freeze"), ("Neu", "day19", "Freeze")]
+    expected = {
+        ("Fib", "day10", "Burn"): Novelty.NONE,
+        ("Mac", "day14", "Burn"): Novelty.PAIR,
+        ("Fib", "day19", "Burn"): Novelty.TIMEPOINT,
+        ("Neu", "day19", "Burn"): Novelty.TYPE,
+        ("Fib", "day14", "Freeze"): Novelty.TYPE,
+        ("Neu", "day10", "Freeze"): Novelty.TIMEPOINT,
+        ("Neu", "day14", "Freeze"): Novelty.PAIR,
+    }
+
+    def profiles(of) -> Profiles:
+        strata = [stratum(kind, day, 0.0, 0.0, perturbation) for kind, day, perturbation in of]
+        return Profiles(*labels_of(strata), *np.zeros((2, len(strata), 1)))
+
+    assert profiles(known).novelty_of(profiles(expected)) == list(expected.values())
+    learnt = Training([stratum(kind, day, 5.0, 1.0, p) for kind, day, p in known]).learnt
+    for (kind, day, perturbation), novelty in expected.items():
+        assert learnt.novelty_of(stratum(kind, day, 5.0, 0.0, perturbation)) is novelty
 
 
 def test_parts_keep_replicates_whole_and_add_up() -> None:

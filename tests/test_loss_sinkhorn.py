@@ -313,6 +313,18 @@ def test_diagnostics_say_when_a_set_has_not_converged():
     assert figures["iterations"][0] < figures["iterations"][1] == 40
 
 
+def test_a_set_has_converged_where_all_three_problems_have():
+    """Across alone is hard for cells far apart, within alone where the other side is a point."""
+    x, y = normal(0, 4, CELLS, DIMS), normal(1, 4, TARGETS, DIMS)
+    x *= np.array([10.0, 0.1, 0.0, 0.3], np.float32)[:, None, None]
+    y *= np.array([10.0, 0.0, 0.1, 0.0], np.float32)[:, None, None]
+    masks = np.ones((4, CELLS), bool), np.ones((4, TARGETS), bool)
+    loss = Sinkhorn(epsilon="absolute", blur=0.5, max_iterations=3)
+    figures = loss_and_gradient(loss, x, y, *masks)[0].diagnostics
+    np.testing.assert_array_equal(figures["converged"], [0, 0, 0, 1])
+    np.testing.assert_array_equal(figures["iterations"], [3, 3, 3, 2])
+
+
 def test_the_annealing_adapts_to_the_data_without_recompiling():
     loss, (x, y) = ALGORITHMS[1], two_sets()
     masks = mask(8, 8, places=CELLS), mask(9, 9, places=TARGETS)

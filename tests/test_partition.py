@@ -121,7 +121,10 @@ def test_the_rate_falls_as_half_a_cosine_after_the_warm_up():
     np.testing.assert_allclose(schedule(n, schedule="cosine")[0], 0.5)
 
 
-LABELS = {"w": "head", "b": "no_decay", "a.lora_a": "lora_a", "a.lora_b": "lora_b"}
+LABELS = {
+    "w": "head", "b": "no_decay", "a.lora_a": "lora_a", "a.lora_b": "lora_b",
+    "phi": "mhc", "a_pre": "mhc_no_decay", "x": "backbone",
+}  # fmt: skip
 
 
 def adamw(gradients: list[dict], start: dict, config: TrainingSettings) -> dict:
@@ -136,7 +139,7 @@ def adamw(gradients: list[dict], start: dict, config: TrainingSettings) -> dict:
             m[name] = 0.9 * m[name] + 0.1 * g
             v[name] = 0.999 * v[name] + 0.001 * g**2
             step = m[name] / (1 - 0.9**t) / (np.sqrt(v[name] / (1 - 0.999**t)) + 1e-8)
-            if isinstance(config, AdamWTraining) and label != "no_decay":
+            if isinstance(config, AdamWTraining) and "no_decay" not in label:
                 step = step + config.weight_decay * p[name]
             plus = config.lora_b_multiplier if label == "lora_b" else 1.0
             p[name] = p[name] - config.learning_rate * plus * step

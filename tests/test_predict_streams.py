@@ -1,5 +1,7 @@
 """Prediction from disk to disk: the same file as from memory, and none where it goes wrong."""
 
+from concurrent.futures import Future
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from wound_jax.data.groups import Group
 from wound_jax.data.settings import FileData
 from wound_jax.data.store.convert import convert
 from wound_jax.errors import UserError
+from wound_jax.models.set_transformer import SetInputs
 from wound_jax.prediction import blocks as model_rows
 from wound_jax.prediction import files as prediction
 from wound_jax.prediction.loaded_run import LoadedRun
@@ -87,6 +90,40 @@ def test_the_predictions_are_those_of_the_model_on_all_cells_at_once(tmp_path, m
         group = Group(cell_type, timepoint, "Burn", NOBODY, places)
         (expected,) = run.predictor.predict(given, [group])
         np.testing.assert_allclose(dense(found.X)[places], expected, atol=1e-6)
+
+
+def test_a_set_is_told_its_condition_its_timepoint_and_its_time(tmp_path):
+    """Also a timepoint that training never saw: its code is -1, its number is its own."""
+    run, cells = loaded(), shrunk_runs.cells(120)
+    days = cells.obs["timepoint"].astype(str).to_numpy().copy()
+    days[days == days[0]] = "day12.5"
+    cells.obs["timepoint"] = days
+    cells.write_h5ad(tmp_path / "in.h5ad")
+    predictor: Any = copy(run.predictor)
+
+    def told(_, inputs: SetInputs) -> np.ndarray:
+        out = np.zeros(inputs.control.shape, np.float32)
+        out[..., 0] = inputs.perturbation[:, None]
+        out[..., 1] = inputs.timepoint[:, None]
+        out[..., 2] = np.asarray(inputs.time)[:, None]
+        out[..., 3] = inputs.replicate
+        out[..., 4:] = inputs.control[..., 4:]
+        return out
+
+    predictor._run, opened = told, Future()
+    opened.set_result(predictor)
+    found = predicted(replace(run, opened=opened), tmp_path / "in.h5ad", tmp_path / "out.h5ad")
+    values, spec, labels = dense(found.X), run.spec, pd.DataFrame(found.obs).astype(str)
+    assert set(values[:, 0]) == {spec.perturbations.names.index("Burn")}
+    names = labels["timepoint"].to_numpy()
+    assert "day12.5" in names
+    np.testing.assert_array_equal(values[:, 1], spec.timepoints.encode(names))
+    np.testing.assert_array_equal(values[:, 2], [float(name.removeprefix("day")) for name in names])
+    np.testing.assert_array_equal(
+        values[:, 3], spec.replicates.encode(labels["mouse_id"].to_numpy())
+    )
+    controls = cells[list(found.obs_names)]
+    np.testing.assert_allclose(values[:, 4:], dense(controls.X)[:, 4:], rtol=1e-6)
 
 
 def test_batches_are_few_and_of_one_shape(tmp_path):

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import shrunk_runs
+import tiny
 
 from wound_jax.config import load_config
 from wound_jax.data.prepare import prepare
@@ -13,6 +14,7 @@ from wound_jax.data.strata import PlannedStratum, plan_strata
 from wound_jax.evaluation.reference import Reference, fit_reference
 from wound_jax.prediction.calibration import calibration as calibrations
 from wound_jax.prediction.calibration.across_genes import AcrossGenes
+from wound_jax.prediction.calibration.blend import Members, blend
 from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import remembered
 
@@ -111,6 +113,91 @@ def test_a_reference_is_computed_once_for_all_models(reference, monkeypatch):
     again = held_out.strata, held_out.baselines, held_out.noise_ceilings
     assert all(one is other for one, other in zip(first, again, strict=True))
     assert len(copied) == read == len(held_out.planned) + len(reference.taught.planned)
+
+
+def with_other(reference: Reference, cells: np.ndarray) -> Reference:
+    """The reference of the same data, where some cells hold other values."""
+    data = reference.data
+    features = data.cells.features[:].copy()
+    features[cells] = 9.0 - features[cells]
+    other = dataclasses.replace(data, cells=dataclasses.replace(data.cells, features=features))
+    return fit_reference(other, config().evaluation, 0)
+
+
+def test_held_out_cells_teach_a_reference_nothing(reference):
+    """Genes, components, classes, baselines and what calibrates, to the last bit."""
+    split = reference.data.split
+    everyone = np.arange(len(reference.data.cells.annotations))
+    held_out = np.setdiff1d(everyone, split.training_cells)
+    assert set(split.treated["test"]) <= set(held_out)
+    again = with_other(reference, held_out)
+    for name in ("top_genes", "pooled_top_genes", "mean_deltas"):
+        one, other = (getattr(of.context, name) for of in (reference, again))
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+    for name in ("pca_mean", "pca_components"):
+        one, other = (getattr(of.context, name) for of in (reference, again))
+        np.testing.assert_array_equal(one, other)
+    classifier, other = reference.context.classifier, again.context.classifier
+    assert classifier is not None
+    assert other is not None
+    np.testing.assert_array_equal(classifier.coef_, other.coef_)
+    (stratum, *_) = reference.held_out().strata
+    for name, baseline in reference.baselines.items():
+        np.testing.assert_array_equal(
+            again.baselines[name].predict(stratum), baseline.predict(stratum), err_msg=name
+        )
+    for novelty, weights in reference.taught.rule.weights.items():
+        np.testing.assert_array_equal(again.taught.rule.weights[novelty], weights)
+    # The same change of training cells is noticed.
+    assert not np.array_equal(
+        with_other(reference, split.training_cells[:50]).context.pca_mean,
+        reference.context.pca_mean,
+    )
+
+
+def test_validation_cells_choose_the_share_and_no_others(reference):
+    asked = []
+
+    def predict(data, planned):
+        asked.extend(planned)
+        return moved_by(0.5)(data, planned)
+
+    share = reference.calibrate(predict, PredictionSettings(linear_weight="auto")).blend
+    judges = np.concatenate([one.targets for one in asked])
+    assert len(judges)
+    assert set(judges) <= set(reference.data.split.treated["val"])
+    strata = [one.cells(reference.data.cells) for one in asked]
+    expected = blend(
+        Members(reference.taught.rule), "auto", strata, moved_by(0.5)(reference.data, asked)
+    )
+    assert share.weights == expected.weights
+
+
+def test_the_cells_of_a_type_and_timepoint_are_finished_together():
+    """All its replicates, also where sets are of one of them: the evaluation does so too."""
+    data = tiny.tiny_config(None, match_on=["cell_type", "timepoint", "replicate"]).data
+    labels = tiny.tiny_labels(tiny.tiny_obs(paired=True))
+    labels = labels.take(np.flatnonzero(labels.condition == "sham"))
+    real, finished = np.arange(len(labels), dtype=np.float32)[:, None], {}
+
+    class Recorded(calibrations.Calibration):
+        def apply(self, cells, stratum):
+            assert (stratum.perturbation, stratum.n_treated) == ("burn", 0)
+            np.testing.assert_array_equal(cells, stratum.control + 0.5)
+            finished[stratum.cell_type, stratum.timepoint] = stratum.control[:, 0].astype(int)
+            return cells + 1.0
+
+    predicted = real + np.float32(0.5)
+    Recorded().apply_to_table(data, labels, real, predicted, "burn")
+    np.testing.assert_array_equal(predicted, real + 1.5)
+    kinds = labels.cell_type, labels.timepoint
+    assert {*finished} == {*zip(*kinds, strict=True)}
+    for (cell_type, day), cells in finished.items():
+        wanted = (kinds[0] == cell_type) & (kinds[1] == day)
+        assert len(set(labels.replicate[wanted])) > 1
+        np.testing.assert_array_equal(np.sort(cells), np.flatnonzero(wanted))
 
 
 def test_other_cells_are_planned_anew(reference):

@@ -14,6 +14,7 @@ from wound_jax.data.settings import RandomSplit
 from wound_jax.data.source import layer_names, matrix, open_source, read_parts
 from wound_jax.data.spec import DataSpec
 from wound_jax.errors import UserError
+from wound_jax.models.settings import ScalarSettings
 from wound_jax.training.batch import gather
 
 pytestmark = pytest.mark.quick
@@ -196,6 +197,31 @@ def test_vocabularies_are_of_what_training_shows(path):
 def test_a_spec_survives_json(path):
     spec = prepare(tiny_config(path, n_hvg=9, **COUNTS)).spec
     assert DataSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_held_out_cells_teach_a_spec_nothing(tmp_path):
+    """Variable genes and the scale of scalar features are those of the training cells."""
+    rng = np.random.default_rng(0)
+    scored = changed(obs=TINY.obs.assign(age=rng.normal(30.0, 5.0, TINY.n_obs)))
+    config = tiny_config(write(scored, tmp_path), n_hvg=9, **COUNTS)
+    scalars = ScalarSettings(enable=True, columns=("age",))
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"scalars": scalars})}
+    )
+    data = prepare(config)
+    trained = data.split.training_cells
+    (column,) = data.spec.scalars
+    age = scored.obs["age"].to_numpy()[trained]
+    np.testing.assert_allclose([column.mean, column.sd], [age.mean(), age.std()])
+    assert data.cells.scalars is not None
+    np.testing.assert_allclose(data.cells.scalars[trained].mean(), 0.0, atol=1e-6)
+    held_out = np.setdiff1d(np.arange(TINY.n_obs), trained)
+    assert len(held_out) > 10
+    counts, age = dense(scored.layers["counts"]), scored.obs["age"].to_numpy().copy()
+    counts[held_out], age[held_out] = counts[held_out][:, ::-1], 99.0
+    scored.layers["counts"], scored.obs["age"] = sp.csr_matrix(counts), age
+    write(scored, tmp_path)
+    assert prepare(config).spec == data.spec
 
 
 def test_a_condition_that_training_never_shows_is_an_error(tmp_path):

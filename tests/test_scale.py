@@ -73,6 +73,7 @@ UNLOGGED: dict[str, tuple[np.ndarray, str]] = {
     "clipped": (np.clip(z_scores(), -1, 3), r"scaled values \(z-scores\)"),
     "of the maximum": (cp(1e4) / cp(1e4).max(0), "values scaled to at most 1"),
     "counts": (COUNTS, "integer counts"),
+    "counts up to 2": (np.minimum(COUNTS, 2), "integer counts"),
 }
 
 
@@ -89,8 +90,11 @@ def test_what_is_not_log1p_of_cp10k_is_refused_with_what_it_looks_like(name, for
         assert "\n" not in str(error.value)
 
 
+WHOLE = {"counts", "counts up to 2"}
+
+
 @in_each_form
-@pytest.mark.parametrize("name", sorted({*UNLOGGED} - {"counts", "of the maximum"}))
+@pytest.mark.parametrize("name", sorted({*UNLOGGED} - WHOLE - {"of the maximum"}))
 def test_where_counts_are_expected_others_are_refused_with_what_they_look_like(name, form):
     values, what = UNLOGGED[name]
     with pytest.raises(UserError, match=rf"expects integer counts.*cells\.h5ad: X .*{what}"):

@@ -142,6 +142,35 @@ def test_grades_of_the_correlation(results, figure, verdict):
     assert scorecard(result)[0]["verdict"] == verdict
 
 
+def test_beside_a_figure_stands_the_best_baseline():
+    """By its own direction, where no interval says which it is; one without a value is none."""
+    of_baselines = {
+        "identity": {"e_distance_ratio": 1.0, "type_retrieval": None, "sign_share": 0.0},
+        "mean": {"e_distance_ratio": 0.4, "type_retrieval": 0.25, "sign_share": 1.0},
+        "ridge": {"e_distance_ratio": 0.6, "type_retrieval": 0.75, "sign_share": 0.9},
+    }
+    model = {"e_distance_ratio": 0.25, "type_retrieval": 0.8, "sign_share": 0.9}
+    strata = [
+        {"cell_type": name, "model": {"type_retrieval": value, "pearson_delta": own},
+         "baselines": {"a": {"pearson_delta": 0.2}, "b": {"pearson_delta": 0.5}}}
+        for name, value, own in (("Fib", 0.7, 0.6), ("Fib", 0.6, 0.7), ("Mac", 1.0, 0.4))
+    ]  # fmt: skip
+    result = {"strata": strata, "summary": {"model": model, "baselines": of_baselines}}
+    lines = {line["criterion"].split(" (")[0]: line for line in scorecard(result)}
+    beside = {
+        "distance left to treated cells": "mean 0.400",
+        "cell types told apart by their change": "ridge 0.750",
+        "cell types moved in the right direction": "mean 1.000",
+    }
+    for criterion, baseline in beside.items():
+        assert lines[criterion]["baseline"] == baseline
+        assert lines[criterion]["verdict"] == "pass"
+    assert lines["cell types told apart by their change"]["why"] == "below in Fib"
+    # Two of three strata are nearer than the better of their baselines.
+    assert "in 67% of strata" in lines["cell types moved in the right direction"]["why"]
+    assert lines["cells that keep their type"]["verdict"] == "cannot be computed"
+
+
 def test_training_lines_follow_the_log(results):
     result = dict(results["measured"].figures)
     result["training"] = {**TRAINING, "loss_cv": 0.2, "spikes_per_epoch": 9.0}

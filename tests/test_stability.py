@@ -60,6 +60,18 @@ def test_a_step_is_judged_by_the_steps_before_it_alone():
     assert spikes[-1] < 300 + 110
 
 
+@pytest.mark.parametrize("oldest", [0.0, 1.0])
+def test_the_window_holds_the_200_steps_before_and_not_the_step_itself(oldest):
+    """Half 0 and half 1: beyond 0.5 + 6 * 0.5. One more of either, and the median is that one."""
+    norms = np.concatenate([[oldest], np.tile([0.0, 1.0], 100), [3.4]])
+    assert gradient_spikes(norms, warmup=201).tolist() == []
+    # With itself among them the bound would be 1 + 6.
+    assert gradient_spikes(np.append(norms[:-1], 3.6), warmup=201).tolist() == [201]
+    first = np.append(np.tile([0.0, 1.0], 10), 3.6)
+    assert gradient_spikes(first).tolist() == [20]
+    assert gradient_spikes(first[1:]).tolist() == [], "19 steps before it are too few"
+
+
 def log(losses, norms, validations) -> list[dict]:
     """A run's records: one a step, and one a validation of (step, loss, distance part)."""
     steps = [

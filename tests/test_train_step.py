@@ -165,6 +165,18 @@ def test_a_set_counts_by_its_measured_cells(case):
     np.testing.assert_allclose(together, np.average(alone, weights=sizes), rtol=1e-5)
 
 
+def test_a_set_without_controls_counts_for_nothing(case):
+    """Its cells have no prediction to be compared with, and are not in the mean either."""
+    grad, parameters, batch_of, plan = case
+    alone = replace(plan, control_mask=plan.control_mask & (np.arange(3) > 0)[:, None])
+    value, gradients = grad(parameters, batch_of(alone, 3))
+    expected, others = grad(parameters, batch_of(plan.take(np.array([1, 2])), 3))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for name, gradient in others.items():
+        found = gradients[name]
+        np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_two_devices_compute_what_one_computes():
     one, metrics = tiny_run.steps(tiny_run.new_run(), 4)
     run = tiny_run.new_run("training.devices=2")
