@@ -5,6 +5,7 @@ import shutil
 import signal
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,17 @@ def test_a_checkpoint_holds_the_data_spec_and_a_missing_one_is_named(straight, t
             checkpoints.spec("best")
     assert not list(tmp_path.iterdir())
     assert read_metrics(tmp_path) == []
+
+
+def test_a_slot_holds_the_state_that_was_saved_last_and_no_other(tmp_path):
+    """Later ones go too: a run may go on from an earlier state than what was saved."""
+    run, spec = fresh(), tiny_run.data().spec
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (5, 8, 3):
+            state = replace(run.state, step=run.state.step + step)
+            checkpoints.save("last", state, spec, {})
+    assert [path.name for path in (tmp_path / "checkpoints" / "last").iterdir()] == ["3"]
+    assert step_of(tmp_path, "last") == 3
 
 
 def events_of(folder: Path) -> list:

@@ -1,8 +1,11 @@
 """Two processes train the run of one, write one folder, end together and say what is wrong."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +99,47 @@ def test_a_defect_on_one_process_ends_the_other(tmp_path):
     assert statuses[1] == 1
     assert statuses[0] != 0
     assert "RuntimeError: a defect" in outputs[1]
+
+
+STARTS_A_PAIR = """
+import time
+from pathlib import Path
+from two_processes import Pair
+pair = Pair([["-c", "import time; time.sleep(60)"]] * 2, Path())
+print(*pair.pids(), flush=True)
+time.sleep(60)
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        # The state follows the name in brackets; a zombie waits for whoever adopted it.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent that ended")
+@pytest.mark.parametrize("stopped", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_the_tests_that_started_them(stopped, tmp_path):
+    """Whatever ends these: a time limit, a worker that is stopped, the terminal."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", STARTS_A_PAIR],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(is_running(pid) for pid in pids)
+        parent.send_signal(stopped)
+    end = time.monotonic() + 10
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < end, f"still running: {pids}"
+        time.sleep(0.05)
 
 
 def test_a_coordinator_that_is_not_there(tmp_path):

@@ -1,5 +1,11 @@
-"""Commands run by two processes at once, each with one CPU device, that meet at a free port."""
+"""Commands run by two processes at once, each with one CPU device, that meet at a free port.
 
+    python two_processes.py PARENT ARGUMENT...
+
+becomes the interpreter with these arguments, and ends when its parent does, however that ends.
+"""
+
+import ctypes
 import os
 import signal
 import socket
@@ -11,6 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TIMEOUT = 120
+# Of Linux: the signal that a process gets when its parent is gone.
+PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -49,7 +57,7 @@ class Pair:
             with self._files[i].open("w") as output:
                 self._processes.append(
                     subprocess.Popen(
-                        [sys.executable, *command],
+                        [sys.executable, __file__, str(os.getpid()), *command],
                         cwd=folder,
                         env=environment(i, port),
                         stdout=output,
@@ -77,6 +85,10 @@ class Pair:
         self._wait(lambda: all(process.poll() is not None for process in self._processes))
         return [process.returncode for process in self._processes]
 
+    def pids(self) -> list[int]:
+        """Their numbers."""
+        return [process.pid for process in self._processes]
+
     def outputs(self) -> list[str]:
         """What each has written."""
         return [file.read_text() for file in self._files]
@@ -93,3 +105,17 @@ def run_pair(commands: Sequence[Sequence[str]], folder: Path) -> tuple[list[int]
     """Runs two commands to their end: exit statuses and outputs."""
     with Pair(commands, folder) as pair:
         return pair.statuses(), pair.outputs()
+
+
+def become(parent: int, arguments: Sequence[str]) -> None:
+    """Replaces this process by an interpreter that does not outlive its parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # It may have been gone before that was asked for.
+        if os.getppid() != parent:
+            sys.exit(1)
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+if __name__ == "__main__":
+    become(int(sys.argv[1]), sys.argv[2:])
