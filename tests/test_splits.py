@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from itertools import combinations
 from typing import cast
 
@@ -224,6 +225,52 @@ def test_what_cannot_be_held_out_is_an_error(config, message):
 def test_no_validation_where_none_is_asked_for(kind):
     found = split(kind=kind, val_fraction=0.0)
     assert len(found.treated["val"]) == len(found.controls["val"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["timepoint", "celltype"])
+def test_the_seed_chooses_the_test_label_and_the_cells_that_validate(kind):
+    role = {"timepoint": "timepoint", "celltype": "cell_type"}[kind]
+    tested = {str(values(LABELS, role, split(kind=kind, seed=s).treated["test"])) for s in range(8)}
+    assert len(tested) == 2
+    label = LABELS.column(role)[0]
+    validates = {str(split(kind=kind, test=[label], seed=s).treated["val"]) for s in range(3)}
+    assert len(validates) == 3
+
+
+def test_the_seed_chooses_which_cells_few_shot_keeps():
+    config = {"kind": "fewshot", "test": ["B cell"], "val": [], "fewshot_fraction": 0.2}
+    kept = {str(split(**config, seed=seed).treated["test"]) for seed in range(3)}
+    assert len(kept) == 3
+
+
+def test_a_fraction_of_replicates_is_rounded():
+    """0.3 of six donors are two, of 1.8."""
+    found = split(PAIRED, kind="replicate", test_fraction=0.3, val_fraction=0.0)
+    assert len(values(PAIRED, "replicate", found.treated["test"])) == 2
+
+
+def test_validation_days_are_those_of_most_conditions_and_of_these_of_most_replicates():
+    """Day 1 has three mice of one condition, day 2 two of each, day 3 three of each."""
+    mice = {("burn", "d1"): 3, ("burn", "d2"): 2, ("sham", "d2"): 2, ("burn", "d3"): 3}
+    mice |= {("sham", "d3"): 3}
+    rows = [
+        (condition, "B cell", day, f"{condition}-{day}-{i}")
+        for (condition, day), n in mice.items()
+        for i in range(n)
+        for _ in range(2)
+    ]
+    columns = ["treatment", "type", "day", "mouse"]
+    labels = tiny_labels(pd.DataFrame(rows, columns=pd.Index(columns)))
+
+    def days(fraction: float) -> Counter:
+        found = split(labels, kind="replicate", test=["burn-d1-0"], val_fraction=fraction)
+        cells = np.union1d(found.treated["val"], found.controls["val"])
+        return Counter(name[:-2] for name in values(labels, "replicate", cells))
+
+    # Of twelve left: two of the fullest day, four of both full days, then the day of one condition.
+    assert days(0.1) == {"burn-d3": 1, "sham-d3": 1}
+    assert days(0.3) == {"burn-d3": 1, "sham-d3": 1, "burn-d2": 1, "sham-d2": 1}
+    assert days(0.4)["burn-d1"] == 1
 
 
 def rows_of(text: str) -> dict[str, tuple[str, ...]]:
