@@ -211,6 +211,7 @@ def test_few_shot_keeps_a_fraction_of_the_type_in_training(fraction, kept):
         ),
         ({"kind": "celltype", "test": ["B cell", "T cell"]}, "no treated cell for train"),
         ({"kind": "replicate", "test": ["sham_d1_m0"]}, "no treated cell for test"),
+        ({"kind": "replicate", "test": sorted(set(LABELS.replicate))}, "no treated cell for train"),
         ({"kind": "random", "test_fraction": 0.0}, "no treated cell for test"),
         ({"kind": "timepoint", "test_fraction": 0.0}, "no treated cell for test"),
         ({"kind": "replicate", "test_fraction": 0.0}, "no treated cell for test"),
@@ -244,14 +245,15 @@ def test_the_seed_chooses_which_cells_few_shot_keeps():
 
 
 def test_a_fraction_of_replicates_is_rounded():
-    """0.3 of six donors are two, of 1.8."""
-    found = split(PAIRED, kind="replicate", test_fraction=0.3, val_fraction=0.0)
+    """0.3 of six donors are two, of 1.8; one at least validates."""
+    found = split(PAIRED, kind="replicate", test_fraction=0.3, val_fraction=0.01)
     assert len(values(PAIRED, "replicate", found.treated["test"])) == 2
+    assert len(values(PAIRED, "replicate", found.treated["val"])) == 1
 
 
 def test_validation_days_are_those_of_most_conditions_and_of_these_of_most_replicates():
-    """Day 1 has three mice of one condition, day 2 two of each, day 3 three of each."""
-    mice = {("burn", "d1"): 3, ("burn", "d2"): 2, ("sham", "d2"): 2, ("burn", "d3"): 3}
+    """Day 1 has five mice of one condition, day 2 two of each, day 3 three of each."""
+    mice = {("burn", "d1"): 5, ("burn", "d2"): 2, ("sham", "d2"): 2, ("burn", "d3"): 3}
     mice |= {("sham", "d3"): 3}
     rows = [
         (condition, "B cell", day, f"{condition}-{day}-{i}")
@@ -267,7 +269,7 @@ def test_validation_days_are_those_of_most_conditions_and_of_these_of_most_repli
         cells = np.union1d(found.treated["val"], found.controls["val"])
         return Counter(name[:-2] for name in values(labels, "replicate", cells))
 
-    # Of twelve left: two of the fullest day, four of both full days, then the day of one condition.
+    # Of fourteen left: two of the fullest day, four of both full days, then the day of one condition.
     assert days(0.1) == {"burn-d3": 1, "sham-d3": 1}
     assert days(0.3) == {"burn-d3": 1, "sham-d3": 1, "burn-d2": 1, "sham-d2": 1}
     assert days(0.4)["burn-d1"] == 1
@@ -292,10 +294,21 @@ def test_the_table_counts_cells_by_part_and_marks_shared_controls():
     train, val, test = rows["T cell, d1, burn"]
     assert (int(train) + int(val), test) == (30, "-")
     assert lines[-4] == "* control cells that training may use as well"
+    # Columns end below each other, behind the longest name or the heading.
+    end = len("cell type, timepoint, condition") + 8
+    assert all(line[end - 1] != " " == line[end] for line in lines[1:10])
     assert lines[-3].startswith(
         "train: 54 treated, 120 control cells; treated replicates: burn_d1_m0"
     )
     assert lines[-1].startswith("test: 60 treated, 60 control cells, 60 of them shared with train")
+
+
+def test_the_table_explains_a_star_that_validation_alone_has():
+    config = {"kind": "fewshot", "test": ["B cell"], "fewshot_fraction": 0.0}
+    text = split_table(split(**config, controls="held_out"), LABELS)
+    assert rows_of(text)["T cell, d1, sham"] == ("30", "30*", "-")
+    assert rows_of(text)["B cell, d1, sham"] == ("-", "-", "30")
+    assert "\n* control cells that training may use as well\n" in text
 
 
 def test_the_table_says_leaky_and_marks_nothing_where_nothing_is_shared():
