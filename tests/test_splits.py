@@ -269,7 +269,7 @@ def test_validation_days_are_those_of_most_conditions_and_of_these_of_most_repli
         cells = np.union1d(found.treated["val"], found.controls["val"])
         return Counter(name[:-2] for name in values(labels, "replicate", cells))
 
-    # Of fourteen left: two of the fullest day, four of both full days, then the day of one condition.
+    # Of fourteen left: two of the fullest day, four of both full days, then the other day.
     assert days(0.1) == {"burn-d3": 1, "sham-d3": 1}
     assert days(0.3) == {"burn-d3": 1, "sham-d3": 1, "burn-d2": 1, "sham-d2": 1}
     assert days(0.4)["burn-d1"] == 1
