@@ -9,9 +9,19 @@ import pytest
 from wound_jax.compare import main
 from wound_jax.config import RunConfig, dump_config
 from wound_jax.config.diff import diff_configs
+from wound_jax.config.keys import value_at
 from wound_jax.errors import UserError
-from wound_jax.experiments.plan import config_differences, plan_comparison, require_own_folders
+from wound_jax.experiments.plan import (
+    config_differences,
+    folder_of,
+    plan_comparison,
+    plan_folds,
+    render_size,
+    render_variants,
+    require_own_folders,
+)
 from wound_jax.experiments.spec import load_comparison, load_leave_one_out, load_spec
+from wound_jax.files import write_record
 
 pytestmark = pytest.mark.quick
 
@@ -157,6 +167,70 @@ def test_a_folder_with_another_run_is_not_written_into(write, tmp_path):
     (folder / "config.yaml").rename(folder / "notes.txt")
     with pytest.raises(UserError, match="is not empty and holds no run"):
         require_own_folders([fold])
+
+
+@pytest.mark.parametrize(
+    ("labels", "validate", "expected"),
+    [
+        (["d1", "d2"], False, [("d1", None), ("d2", None)]),
+        (["d1", "d2", "d3"], True, [("d1", "d2"), ("d2", "d3"), ("d3", "d1")]),
+        # Nothing else to validate on.
+        (["d1"], True, [("d1", None)]),
+    ],
+)
+def test_a_fold_holds_out_its_label_whatever_else_is_set(write, labels, validate, expected):
+    path = write(
+        f"{HEAD}leave_out: timepoint\nvalidate_on_next: {str(validate).lower()}\n"
+        "overrides: [training.max_steps=3, training.val_every=3]\nvariants: {a: }\n"
+    )
+    given = ["training.max_steps=4"]
+    folds = plan_folds(load_spec(path), path, given, Path("out"), labels)
+    assert [(fold.label, fold.validation) for fold in folds] == expected
+    for fold in folds:
+        assert fold.folder == Path("out") / str(fold.label)
+        ((name, runs),) = ((variant.name, variant.runs) for variant in fold.variants)
+        assert (name, list(runs)) == ("a", [1, 2])
+        for seed, config in runs.items():
+            assert (config.split.kind, value_at(config, "split.test")) == (
+                "timepoint",
+                (fold.label,),
+            )
+            held = None if fold.validation is None else (fold.validation,)
+            assert value_at(config, "split.val") == held
+            assert (config.training.max_steps, config.training.val_every) == (4, 3)
+            assert folder_of(config) == fold.folder / "runs" / "a" / f"seed-{seed}"
+
+
+@pytest.mark.parametrize("where", ["file", "command line"])
+def test_a_fold_sets_its_split_itself(write, where):
+    overrides = "overrides: [split.seed=3]\n" if where == "file" else ""
+    path = write(f"{HEAD}leave_out: replicate\n{overrides}variants: {{a: }}\n")
+    given = ["split.seed=3"] if where != "file" else []
+    with pytest.raises(UserError, match=r"^split\.seed=3: a leave-one-out sets split\.\*"):
+        plan_folds(load_spec(path), path, given, Path("out"), ["m1"])
+
+
+def test_the_size_of_a_comparison_says_what_is_finished(write, tmp_path):
+    path = write(f"{HEAD}variants: {{a: {{overrides: [model.layers=2]}}, b: }}\n")
+    fold = plan_comparison(load_spec(path), path, [], tmp_path)
+    for seed, record in ((1, {"finished": "today"}), (2, {"finished": None})):
+        folder = folder_of(fold.variants[0].runs[seed])
+        folder.mkdir(parents=True)
+        write_record(folder / "provenance.json", record)
+    assert render_size(fold) == (
+        f"2 variants x 2 seeds = 4 runs, 1 of them finished, in {tmp_path}"
+    )
+
+
+def test_variants_are_set_beside_the_first(write):
+    path = write(
+        f"{HEAD}variants:\n  a:\n  b: {{overrides: [model.layers=2]}}\n"
+        "  c: {overrides: [model.heads=4]}\n"
+    )
+    configs = {variant.name: variant.config for variant in plan(path)}
+    assert render_variants(configs) == (
+        "a: the others are set beside it\nb:\n  model.layers: 8 -> 2\nc:\n  model.heads: 8 -> 4"
+    )
 
 
 @pytest.mark.parametrize("name", ["compare_phases", "compare_kang"])

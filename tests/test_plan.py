@@ -252,6 +252,29 @@ def test_prediction_sets_hold_each_control_cell_once(n, length, seed):
     assert same(prediction_plan(group, codes, length, seed)[0], plan)
 
 
+def test_the_partition_of_a_prediction_is_random_by_its_seed():
+    group = Group("T cell", "d1", "x", np.zeros(0, dtype=int), np.arange(40))
+    plans = [prediction_plan(group, Codes(3, -1, 1.0), 8, seed)[0] for seed in (0, 1)]
+    assert not same(*plans)
+    assert all(not np.array_equal(plan.control.ravel(), np.arange(40)) for plan in plans)
+
+
+def test_a_control_set_is_of_a_group_by_its_size():
+    """Nine cells of ten are fibroblasts, and so are nine sets of ten."""
+    groups = [
+        Group(name, "d1", CONTROL, cells, cells)
+        for name, cells in (("Fib", np.arange(90)), ("Mac", np.arange(90, 100)))
+    ]
+    treated = Group("Fib", "d1", "x", np.arange(200, 600), np.arange(90))
+    builder = PlanBuilder(
+        [treated], groups, codes=numbered([treated]), cell_set_len=1, control_fraction=0.5, seed=0
+    )
+    plan = builder.epoch(0)
+    of_control = plan.control[plan.perturbation == 0, 0]
+    assert len(of_control) == 400
+    assert (of_control < 90).mean() == pytest.approx(0.9, abs=0.05)
+
+
 def test_groups_without_controls_are_set_apart_and_named():
     cells = tiny_labels(tiny_obs(per_mouse=2))
     treated = np.flatnonzero(cells.condition == "burn")

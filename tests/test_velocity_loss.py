@@ -230,6 +230,12 @@ def test_unknown_targets_lower_the_confidence_and_not_the_velocity():
     found = matched_drift(plan, Drift(velocity, jnp.array([[0.8, 0.9, 0.4]])), ones(1, 3))
     np.testing.assert_allclose(found.velocity, [[[2 / 3, 1 / 3], [0.0, 0.0]]], rtol=1e-6)
     np.testing.assert_allclose(found.confidence, [[0.5, 0.0]], rtol=1e-6)
+    # Nor is one known that nobody trusts, or that stands in a padded place.
+    for confidence, there in (([0.8, 0.0, 0.4], [1, 1, 1]), ([0.8, 0.9, 0.4], [1, 0, 1])):
+        drift = Drift(jnp.nan_to_num(velocity, nan=9.0), jnp.array([confidence]))
+        again = matched_drift(plan, drift, jnp.array([there], bool))
+        np.testing.assert_allclose(again.velocity, found.velocity, rtol=1e-6)
+        np.testing.assert_allclose(again.confidence, found.confidence, rtol=1e-6)
 
 
 def test_no_gradient_passes_through_the_matching():
