@@ -16,7 +16,7 @@ from wound_jax.baselines.rules import DeltaRule, FittedDelta, tune
 from wound_jax.baselines.stacked_linear import MEMBERS, StackedLinear
 from wound_jax.baselines.training import Training
 from wound_jax.data.strata import Stratum
-from wound_jax.errors import warn_once
+from wound_jax.errors import UserError, warn_once
 from wound_jax.evaluation.reference import fit_reference
 from wound_jax.evaluation.result import evaluate
 from wound_jax.evaluation.table import results_table
@@ -213,3 +213,16 @@ def test_a_fold_that_leaves_a_baseline_out_leaves_it_out_of_the_table():
         assert "left out: two, whose predictions are implausible with 'B, C'" in render_folds(
             figures
         )
+
+
+@pytest.mark.parametrize("times", [1e3, 1e20, np.nan])
+def test_a_model_that_exploded_is_not_scored(times):
+    """However wrong a model is, it is scored; where its cells are of no cell's size, it is not."""
+    config = tiny_run.config("evaluation.min_cells=4", "evaluation.bootstrap=100")
+    held_out = fit_reference(tiny_run.data(), config.evaluation, 42).held_out()
+
+    def exploded(data, planned):
+        return [one.cells(data.cells).control * np.float64(times) for one in planned]
+
+    with pytest.raises(UserError, match=r"times as large .* its training diverged.*learning_rate"):
+        evaluate(exploded, held_out)

@@ -44,6 +44,22 @@ def implausible(
         return np.array([not _length(np.asarray(delta)) <= bound for delta in deltas])
 
 
+def beyond(examples: Examples, cells: Float[np.ndarray, "cells genes"]) -> float | None:
+    """How many times larger the mean of predicted cells is than any mean cell in training can be.
+
+    Args:
+        examples: the training strata.
+        cells: as a model predicts them for one stratum.
+
+    Returns:
+        None where it is within `LARGEST` times that, however wrong; NaN is beyond any size.
+    """
+    center, radius = examples.ball
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = _length(cells.mean(axis=0, dtype=np.float64)) / (_length(center) + radius)
+    return None if ratio <= LARGEST else ratio
+
+
 def _reach(examples: Examples, control_mean: Float[np.ndarray, " genes"]) -> float:
     center, radius = examples.ball
     return radius + _length(control_mean - center) + _ROUNDING * _length(center)

@@ -20,6 +20,7 @@ from wound_jax.experiments.cells import SharedCells, cells_key
 from wound_jax.experiments.plan import PlannedVariant, folder_of
 from wound_jax.files import make_folder
 from wound_jax.training.checkpoint import Checkpoints
+from wound_jax.training.diverged import explaining
 from wound_jax.training.launch import warn_of_no_gain
 from wound_jax.training.log import TrainingLog
 from wound_jax.training.loop import Loop, drive
@@ -172,15 +173,23 @@ def _train_alone(config: RunConfig, data: PreparedData, progress_bar: bool) -> N
     with _opened([config], data, run) as folders, _timed(folders):
         (folder,) = folders
         loop = Loop(run, config.training, data.spec, folder, progress_bar=progress_bar)
-        warn_of_no_gain(folder, loop.train(resume=True), config.training.learning_rate)
+        with explaining(folder, config, data, run.plan):
+            progress = loop.train(resume=True)
+        warn_of_no_gain(folder, progress, config.training.learning_rate)
 
 
 def _train_together(job: Sequence[RunConfig], data: PreparedData, progress_bar: bool) -> None:
     run, settings = SeedsRun(job[0], [config.seed for config in job], data), job[0].training
     with _opened(job, data, run) as folders, _timed(folders):
         logs = [
-            # One bar for all: they do their steps at once.
-            TrainingLog(folder, data.spec, run.total_steps, progress_bar=progress_bar and i == 0)
+            TrainingLog(
+                folder,
+                data.spec,
+                run.total_steps,
+                # One bar for all: they do their steps at once.
+                progress_bar=progress_bar and i == 0,
+                tolerated=settings.tolerated,
+            )
             for i, folder in enumerate(folders)
         ]
         with SeedsLog(logs, run) as log:

@@ -21,6 +21,7 @@ from wound_jax.devices.compilation import use_compilation_cache
 from wound_jax.devices.mesh import make_devices
 from wound_jax.errors import warn
 from wound_jax.models.partition import format_parameter_table
+from wound_jax.training.diverged import explaining
 from wound_jax.training.log import Progress
 from wound_jax.training.loop import Loop
 from wound_jax.training.record import (
@@ -137,7 +138,8 @@ def _train(trained: Trained, run: Run, *, slot: str | None, progress_bar: bool) 
     begun = time.perf_counter()
     try:
         loop = Loop(run, settings, spec, folder, progress_bar=progress_bar)
-        progress = loop.train(resume=True, slot=slot) if slot else loop.train()
+        with explaining(folder, trained.config, trained.data, run.plan):
+            progress = loop.train(resume=True, slot=slot) if slot else loop.train()
     except KeyboardInterrupt:
         say(f"\ninterrupted; continue with --resume {folder}")
         return None

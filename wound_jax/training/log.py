@@ -27,6 +27,7 @@ from wound_jax.errors import UserError
 from wound_jax.files import reason, write_text
 from wound_jax.training.checkpoint import Checkpoints
 from wound_jax.training.curves import Curves
+from wound_jax.training.diverged import NotFinite
 from wound_jax.training.step import TrainState
 
 # What is not finite here makes the state worthless: the run ends before it is saved.
@@ -69,6 +70,7 @@ class TrainingLog:
         total_steps: length of the run.
         progress_bar: whether to draw one.
         slot: the checkpoint that a resumed run goes on from.
+        tolerated: how many steps in a row may be without a finite loss, as their update is skipped.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class TrainingLog:
         *,
         progress_bar: bool = True,
         slot: str = "last",
+        tolerated: int = 0,
     ):
         self.progress = Progress()
         self._folder = folder
@@ -86,6 +89,7 @@ class TrainingLog:
         self._total_steps = total_steps
         self._progress_bar = progress_bar
         self._slot = slot
+        self._tolerated = tolerated
         self._open = ExitStack()
         # Both None on a process that is not the first.
         self._checkpoints: Checkpoints | None = None
@@ -155,7 +159,7 @@ class TrainingLog:
         """Fetches and writes what is pending.
 
         Raises:
-            UserError: a loss or a gradient is not finite.
+            NotFinite: a loss or a gradient is not finite.
         """
         if not self._pending:
             return
@@ -175,7 +179,7 @@ class TrainingLog:
         """Logs a validation and saves states. Without validation cells, the latest is the best.
 
         Raises:
-            UserError: the loss is not finite.
+            NotFinite: the loss is not finite.
         """
         metrics = mean_metrics(results)
         if metrics:
@@ -202,13 +206,11 @@ class TrainingLog:
         """Writes figures of one step, and ends a run that diverges."""
         if self._writer:
             self._writer.write(step, values)
+        if 0 < values.get("train/skipped_in_a_row", 0) <= self._tolerated:
+            return
         for name in _FINITE:
             if not math.isfinite(values.get(name, 0.0)):
-                raise UserError(
-                    f"{name} is {values[name]} at step {step}; an earlier state, if one was saved, "
-                    "is in checkpoints/. Lower training.learning_rate, set training.clip_norm, or "
-                    "use model.dtype=float32."
-                )
+                raise NotFinite(name, step, values)
 
     def _save(self, slot: str, state: TrainState) -> None:
         if self._checkpoints is not None:

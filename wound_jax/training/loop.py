@@ -188,11 +188,17 @@ class Loop:
             slot: which, "last" or "best".
 
         Raises:
-            UserError: a loss or a gradient is not finite.
+            NotFinite: a loss or a gradient is not finite.
             DamagedFile: the checkpoint is not as it was written, or of another run.
         """
-        total, bar = self._run.total_steps, self._progress_bar
-        with TrainingLog(self._folder, self._spec, total, progress_bar=bar, slot=slot) as log:
+        with TrainingLog(
+            self._folder,
+            self._spec,
+            self._run.total_steps,
+            progress_bar=self._progress_bar,
+            slot=slot,
+            tolerated=self._config.tolerated,
+        ) as log:
             drive(self._run, self._config, log, resume=resume)
             return log.progress
 
@@ -225,7 +231,7 @@ def drive(run: Trainable, config: TrainingSettings, log: _Log, *, resume: bool =
         resume: whether to go on from the last checkpoint.
 
     Raises:
-        UserError: a loss or a gradient is not finite.
+        NotFinite: a loss or a gradient is not finite.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
     state, start = log.begin(run.state, run.devices, resume=resume)

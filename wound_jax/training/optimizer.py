@@ -77,7 +77,7 @@ def make_optimizer(
     """The optimiser over the trainable parameters.
 
     Args:
-        config: optimiser, decay, clip and LoRA+ multiplier.
+        config: optimiser, decay, clip, LoRA+ multiplier, and what is done about NaN.
         labels: label of each trainable parameter, by path.
         schedule: the learning rate.
     """
@@ -89,7 +89,10 @@ def make_optimizer(
         if config.clip_norm is None
         else optax.clip_by_global_norm(config.clip_norm)
     )
-    return optax.chain(clip, optax.multi_transform(transforms, labels))
+    optimizer = optax.chain(clip, optax.multi_transform(transforms, labels))
+    if config.on_nonfinite == "stop":
+        return optimizer
+    return optax.apply_if_finite(optimizer, config.max_skipped)
 
 
 def _label_optimizer(

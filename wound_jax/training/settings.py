@@ -5,7 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wound_jax.registry import NonNegativeFloat, PositiveFloat, PositiveInt, Variant, Variants
+from wound_jax.registry import (
+    ActsWith,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Variant,
+    Variants,
+)
 
 
 class TrainingSettings(Variant):
@@ -20,6 +27,10 @@ class TrainingSettings(Variant):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: PositiveFloat | None = 10.0
+    # A loss or gradient that is not finite ends the run, or its step changes nothing; so many in a
+    # row end the run too.
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: Annotated[PositiveInt, ActsWith("on_nonfinite", ("skip",))] = 10
     devices: PositiveInt | Literal["all"] = 1
     # Parts of a batch whose gradients are taken one after the other: less memory, the same step.
     accumulate: PositiveInt = 1
@@ -29,6 +40,11 @@ class TrainingSettings(Variant):
     val_batches: PositiveInt = 8
     early_stopping: PositiveInt | None = None
     log_every: PositiveInt = 20
+
+    @property
+    def tolerated(self) -> int:
+        """How many steps in a row may be skipped."""
+        return self.max_skipped if self.on_nonfinite == "skip" else 0
 
     def problems(self) -> Iterator[str]:
         """No end, or more steps at once than lie between two logs."""

@@ -137,6 +137,11 @@ class Run:
         """The batches of one epoch."""
         return self.plans.epoch(epoch).batches(self._batch_size)
 
+    def plan(self, step: int) -> SetPlan:
+        """The batch of a step, counted from 1; for the state before the first step that of it."""
+        epoch, place = divmod(max(step - 1, 0), self.batches_per_epoch)
+        return self.epoch(epoch)[place]
+
     def _validation_batches(self, config: RunConfig, data: PreparedData) -> list[Batch]:
         groups, _ = data.groups("val")
         if not groups:

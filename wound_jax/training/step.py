@@ -87,6 +87,8 @@ def train_step(
     gradients, metrics = _in_parts(gradient, cells, batch, key, accumulate, devices)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
     metrics |= _norms(gradients, labels) | {"lr": jnp.asarray(schedule(state.step))}
+    if isinstance(opt_state, optax.ApplyIfFiniteState):
+        metrics["skipped_in_a_row"] = opt_state.notfinite_count
     trainable = cast(Parameters, optax.apply_updates(state.trainable, updates))
     return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
