@@ -8,6 +8,7 @@ from wound_jax.evaluation.stability import (
     clip_rate,
     gradient_spikes,
     improvement,
+    loss_variance,
     loss_variation,
     training_stability,
 )
@@ -37,6 +38,22 @@ def test_variation_looks_at_the_end_alone():
 
 def test_too_few_steps_have_no_variation():
     assert np.isnan(loss_variation([1.0, 2.0, 3.0]))
+    assert np.isnan(loss_variation([1.0, 2.0], share=1.0))
+    # One above, two beside, a line through them that is flat: 6 / 9 over 3 - 2.
+    assert loss_variation([1.0, 2.0, 1.0], share=1.0) == pytest.approx((2 / 3) ** 0.5 / (4 / 3))
+    assert np.isnan(loss_variance([4.0, 1.0, 3.0, 5.0])), "a tenth is one step"
+    assert loss_variance([3.0, 5.0], share=1.0) == pytest.approx(2.0)
+
+
+def test_a_line_is_taken_out_and_no_curve():
+    steps = np.arange(40.0)
+    curve = (steps - 19.5) ** 2 + 10
+    found = loss_variation(curve, share=1.0)
+    assert found == pytest.approx(curve.std() * (40 / 38) ** 0.5 / curve.mean())
+
+
+def test_a_loss_about_zero_has_no_variation():
+    assert np.isnan(loss_variation([1.0, -1.0, 1.0, -1.0], share=1.0))
 
 
 def test_planted_spikes_are_found_and_nothing_else():
@@ -70,6 +87,7 @@ def test_the_window_holds_the_200_steps_before_and_not_the_step_itself(oldest):
     first = np.append(np.tile([0.0, 1.0], 10), 3.6)
     assert gradient_spikes(first).tolist() == [20]
     assert gradient_spikes(first[1:]).tolist() == [], "19 steps before it are too few"
+    assert gradient_spikes(np.append(first[:-1], 3.4)).tolist() == []
 
 
 def log(losses, norms, validations) -> list[dict]:
@@ -117,6 +135,19 @@ def test_what_cannot_be_computed_is_nan():
 
 def test_a_model_worse_than_no_change_improves_by_less_than_nothing():
     assert improvement(2.0, 3.0) == pytest.approx(-0.5)
+    assert improvement(0.5, 0.2) == pytest.approx(0.6)
+
+
+def test_one_step_that_can_be_judged_is_enough():
+    norms = np.append(np.ones(20), 9.0)
+    assert judged(log(norms, norms, []))["spikes_per_1000"] == 1000
+    assert np.isnan(judged(log(norms[1:], norms[1:], []))["spikes_per_1000"])
+
+
+def test_a_distance_that_was_not_finite_has_no_improvement():
+    found = judged(log([], [], [(0, 4.0, 4.0), (10, 2.0, None)]))
+    assert found["improvement"] == pytest.approx(0.5)
+    assert (found["identity_loss"], np.isnan(found["improvement_on_identity"])) == (4.0, True)
 
 
 def test_a_warm_up_counts_neither_as_spikes_nor_as_steps():
@@ -129,6 +160,7 @@ def test_a_warm_up_counts_neither_as_spikes_nor_as_steps():
 def test_without_a_clip_nothing_is_clipped():
     assert clip_rate([1.0, 50.0], None) == 0.0
     assert clip_rate([1.0, 50.0], 10.0) == 0.5
+    assert clip_rate([10.0, 50.0], 10.0) == 0.5, "what is as long as the clip stays as it is"
 
 
 def test_a_validation_that_was_not_finite_is_passed_over():

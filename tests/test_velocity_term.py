@@ -111,14 +111,25 @@ def test_training_and_validation_add_the_term_to_the_distance(batch, predicted, 
     )
     monkeypatch.setattr(objectives, "predict", lambda *given: decoded)
 
+    seen = []
+
     def width(predicted, target, predicted_mask, target_mask) -> SetLossValue:
         """Stands for a distance: 5 and 1 for the sets of all features, 25 and 5 for genes."""
+        np.testing.assert_array_equal(predicted_mask, batch.inputs.mask)
+        np.testing.assert_array_equal(target_mask, batch.target_mask)
+        assert target.shape[-1] == predicted.shape[-1]
+        seen.append(predicted)
         value = jnp.array([5.0, 1.0]) * (5 if predicted.shape[-1] == 1 else 1)
         return SetLossValue(value, {"converged": jnp.array([1.0, 0.0])})
 
     objective = Objective(cast(Any, None), width, decoder_weight=0.1, velocity=term_of())
     found, weight = eval_step({}, None, batch, objective=objective)
     assert float(weight) == 4 + 1
+    # Predicted cells, decoded genes, and the control cells themselves.
+    for found_cells, expected in zip(
+        seen, (decoded.cells, decoded.genes, batch.inputs.control), strict=True
+    ):
+        np.testing.assert_array_equal(found_cells, expected)
     distance = (4 * 5 + 1 * 1) / 5
     parts = {"ot_loss": distance, "decoder_loss": 5 * distance, "identity_loss": distance}
     parts |= {"gain": 1.5, "converged": 4 / 5, "velocity_weight": 0.4}
