@@ -95,7 +95,7 @@ def test_norms_are_by_part_and_module_and_a_part_counts_what_is_not_decayed():
 
 
 def test_parts_weigh_by_their_cells_and_draw_keys_of_their_own():
-    batch = batch_of([3.0, 5.0, -1.0, 2.0], [1, 3, 4, 0])
+    batch = batch_of([3.0, 5.0, -1.0, 2.0], [1, 3, 2, 0])
     whole, of_whole = stepped(batch)
     state, metrics = stepped(batch, accumulate=2)
     for name in TRAINED:
@@ -104,10 +104,11 @@ def test_parts_weigh_by_their_cells_and_draw_keys_of_their_own():
         assert metrics[name] == pytest.approx(of_whole[name], rel=1e-6)
     key = jax.random.fold_in(jax.random.key(SEED), 3)
     assert of_whole["drawn"] == pytest.approx(float(jax.random.uniform(key)))
-    # Both parts hold four cells: the mean of two draws.
+    # The parts hold four cells and two.
     draws = [float(jax.random.uniform(jax.random.fold_in(key, part))) for part in (0, 1)]
-    assert metrics["drawn"] == pytest.approx(np.mean(draws))
-    assert metrics["square"] == pytest.approx(np.mean(np.square(draws)))
+    assert metrics["drawn"] == pytest.approx(np.average(draws, weights=[4, 2]))
+    squares = np.average(np.square(draws), weights=[4, 2])
+    assert metrics["square"] == pytest.approx(squares)
     # Of a part without cells nothing counts, and nothing is divided by zero.
     empty, figures = stepped(batch_of([3.0, 5.0], [0, 0]), accumulate=2)
     assert figures["loss"] == 0.0
