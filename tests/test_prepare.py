@@ -13,6 +13,7 @@ from wound_jax.data.prepare import PreparedData, prepare, resplit
 from wound_jax.data.settings import RandomSplit
 from wound_jax.data.source import layer_names, matrix, open_source, read_parts
 from wound_jax.data.spec import DataSpec
+from wound_jax.data.velocity.contract import VelocityData
 from wound_jax.errors import UserError
 from wound_jax.models.settings import ScalarSettings
 from wound_jax.training.batch import gather
@@ -299,6 +300,38 @@ def test_a_batch_is_the_same_from_the_device_and_from_the_host(decoder, path):
         np.testing.assert_array_equal(on_host.target_genes, dense(TINY.X)[plan.target])
     seen = np.isin(data.cells.annotations.replicate, data.spec.replicates.names)
     assert ((on_host.inputs.replicate >= 0) == seen[plan.control]).all()
+
+
+@pytest.mark.parametrize("whose", ["control", "target"])
+def test_a_batch_takes_scalars_of_controls_and_velocities_of_whom_the_source_names(whose, path):
+    data = prepare(tiny_config(path))
+    n, width = data.cells.features.shape
+    own = np.arange(n, dtype=np.float32)
+    velocity = VelocityData(
+        velocity=np.tile(own[:, None], width),
+        known=np.ones(n, bool),
+        confidence=own / n,
+        dims=np.arange(width) % 2 == 0,
+        source="made",
+    )
+    cells = dataclasses.replace(
+        data.cells, velocity=velocity, velocity_of=whose, scalars=np.stack([own, -own], axis=1)
+    )
+    builder = data.plan_builder("train", tiny_config(path).data, seed=0)
+    plan = builder.epoch(0).batches(5)[-1]
+    batch, members = gather(cells, plan), getattr(plan, whose)
+    assert not np.array_equal(plan.control, plan.target)
+    assert batch.velocity is not None
+    assert batch.inputs.scalars is not None
+    np.testing.assert_array_equal(batch.velocity.velocity, np.tile(members[..., None], width))
+    np.testing.assert_array_equal(batch.velocity.confidence, velocity.confidence[members])
+    np.testing.assert_array_equal(batch.velocity.dims, np.tile(velocity.dims, (5, 1)))
+    np.testing.assert_array_equal(batch.inputs.scalars[..., 1], -plan.control.astype(np.float32))
+    for name in ("perturbation", "timepoint", "time"):
+        np.testing.assert_array_equal(getattr(batch.inputs, name), getattr(plan, name))
+    np.testing.assert_array_equal(batch.inputs.replicate, data.cells.replicate[plan.control])
+    np.testing.assert_array_equal(batch.inputs.mask, plan.control_mask)
+    np.testing.assert_array_equal(batch.target_mask, plan.target_mask)
 
 
 def test_the_labels_of_the_tiny_cells_are_read_by_the_config(path):

@@ -9,7 +9,7 @@ import pytest
 
 from wound_jax.losses.registry import SetLossValue
 from wound_jax.losses.settings import VelocitySettings
-from wound_jax.losses.velocity import assign_velocity
+from wound_jax.losses.velocity import Drift, assign_velocity
 from wound_jax.models.set_transformer import Prediction, SetInputs
 from wound_jax.training import objective as objectives
 from wound_jax.training.batch import SetBatch, SetVelocity
@@ -101,6 +101,23 @@ def test_the_term_warms_up_and_a_validation_takes_it_whole(batch, predicted, ste
     total, figures = term_of()(predicted, batch, None if step is None else jnp.asarray(step))
     np.testing.assert_allclose(figures["velocity_weight"], weight, rtol=1e-6)
     np.testing.assert_allclose(total, weight * figures["velocity_loss"], rtol=1e-6)
+
+
+def test_velocities_are_assigned_from_the_sets_as_they_are(batch, predicted):
+    given: list[Any] = []
+
+    def assign(*arguments: Any) -> Drift:
+        given.extend(arguments)
+        return arguments[0]
+
+    config = VelocitySettings.model_validate(SETTINGS)
+    VelocityTerm(config, assign)(predicted, batch, None)
+    drift, *others = given
+    expected = predicted.cells, batch.inputs.mask, batch.target, batch.target_mask
+    for found, wanted in zip(others, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(drift.velocity, batch.velocity.velocity)
+    np.testing.assert_array_equal(drift.confidence, batch.velocity.confidence)
 
 
 def test_training_and_validation_add_the_term_to_the_distance(batch, predicted, monkeypatch):
