@@ -40,6 +40,8 @@ def keep(seed: int, shape=SHAPE) -> np.ndarray:
 def test_words_are_the_known_answers(rounds, counter, key, expected):
     first, second = words(counter)
     assert [int(w) for w in threefry(words(key), (first, second), rounds)] == list(expected)
+    if rounds == 13:
+        assert [int(w) for w in threefry(words(key), (first, second))] == list(expected)
 
 
 def test_twenty_rounds_give_the_words_of_jax():

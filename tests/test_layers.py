@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wound_jax.models.layers import LayerNorm, RMSNorm, attend
+from wound_jax.models.layers import Embedding, LayerNorm, RMSNorm, attend
 from wound_jax.models.products import add_offset, narrow_product, product
 
 SETS, CELLS, HEADS, WIDTH = 3, 7, 4, 5
@@ -113,6 +113,33 @@ def test_norms_are_those_of_flax(ours, theirs, settings):
             results.append([value, *jax.tree.leaves(pull(towards))])
         for a, b in zip(*results, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+def test_norms_of_cells_that_do_not_vary_are_their_offset():
+    """The variance is 0: what divides is epsilon alone."""
+    x = jnp.full((2, 8), 3.0)
+    np.testing.assert_array_equal(LayerNorm(8, epsilon=1e-5, rngs=nnx.Rngs(0))(x), 0.0)
+    np.testing.assert_array_equal(RMSNorm(8, epsilon=1e-6, rngs=nnx.Rngs(0))(0 * x), 0.0)
+    small = jnp.tile(jnp.array([1e-3, -1e-3]), 4)[None]
+    np.testing.assert_allclose(
+        LayerNorm(8, epsilon=1e-5, rngs=nnx.Rngs(0))(small), small / np.sqrt(1.1e-5), rtol=1e-4
+    )
+
+
+def test_large_scores_do_not_overflow():
+    query, key, value = (jnp.asarray(x, jnp.float32) for x in heads(HEADS))
+    mask = some_cells()
+    found = attend(100 * query, 100 * key, value, jnp.asarray(mask), causal=False)
+    expected = reference(100 * query, 100 * key, value, mask, causal=False)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_code_takes_its_own_vector_and_an_unseen_one_the_mean():
+    embedding = Embedding(3, 4, rngs=nnx.Rngs(0))
+    table = np.asarray(embedding.table[...])
+    found = embedding(jnp.array([[0, 2], [1, -1]]))
+    np.testing.assert_allclose(found[0], table[[0, 2]])
+    np.testing.assert_allclose(found[1], [table[1], table.mean(axis=0)], rtol=1e-6)
 
 
 def test_norms_of_half_precision_run_in_float32():
