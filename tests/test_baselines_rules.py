@@ -346,6 +346,24 @@ def test_stack_weights_solve_the_constrained_problem() -> None:
         options={"ftol": 1e-12},
     ).x
     np.testing.assert_allclose(weights_of_least_error(errors), expected, atol=1e-4)
+    # The unit of the errors is of no matter, and where there are none the rules count alike.
+    for unit in (1e-9, 1e9):
+        np.testing.assert_allclose(weights_of_least_error(unit * errors), expected, atol=1e-4)
+    np.testing.assert_array_equal(weights_of_least_error(0 * errors), 0.25)
+
+
+def test_cells_move_by_the_expected_delta_and_not_below_zero_where_nothing_is() -> None:
+    training = [stratum(name, None, 5.0, -4.0) for name in ("Fib", "Mac")]
+    low = stratum("Fib", None, 4.5, 0.0)
+    assert low.control.min() > 0.0
+    for rule in (named_rule("global_mean_delta"), StackedLinear):
+        fits = [rule.fit(training, non_negative) for non_negative in (False, True)]
+        signed, clipped = (fit.predict(low) for fit in fits)
+        np.testing.assert_allclose(signed, low.control + fits[0].delta(low), atol=2e-6)
+        assert signed.dtype == clipped.dtype == np.float32
+        assert signed.min() < 0.0 == clipped.min()
+        mean = np.maximum(signed.mean(axis=0), 0.0)
+        np.testing.assert_allclose(clipped.mean(axis=0), mean, atol=2e-6)
 
 
 def test_the_stack_goes_with_the_rule_that_is_right() -> None:
