@@ -10,8 +10,11 @@ import tiny_run
 from flax import nnx
 from tiny_run import cells_of, changed, zeroed
 
+from wound_jax.config import load_config
 from wound_jax.errors import UserError
-from wound_jax.models.functional import merged, predict
+from wound_jax.models import dropout as dropouts
+from wound_jax.models.backbones import gpt2, llama
+from wound_jax.models.functional import abstract_model, merged, predict
 from wound_jax.models.layers import dropout
 from wound_jax.models.settings import BACKBONES
 
@@ -194,6 +197,32 @@ def test_dropout_acts_with_a_key_only(family):
     assert np.abs(noisy - cells_of(model, inputs, two)).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("overrides", "places"),
+    [
+        # One behind each hidden activation of the encoder and of the projection.
+        ((), 2 + 3),
+        (("model.dropout=0",), 0),
+        # In front of each adapter: c_attn, and c_proj twice.
+        (("model.backbone=gpt2", "model.lora.enable=true"), 2 + 3 + 3),
+        (("data.input=obsm/E", "model.decoder.enable=true", "model.decoder.hidden_dims=[8]"), 6),
+    ],
+)
+def test_dropout_acts_in_each_of_its_places(overrides, places, monkeypatch):
+    dims = replace(tiny_run.DIMS, genes=5 if "model.decoder.enable=true" in overrides else 0)
+    layers = ("model.encoder_layers=3", "model.decoder_layers=4")
+    config = load_config(None, [*tiny_run.SMALL, *layers, *overrides]).model
+    graphdef, shapes = abstract_model(config, dims)
+    thinned = []
+    monkeypatch.setattr(dropouts, "_drop", lambda x, key, rate: thinned.append(rate) or x)
+
+    def predicted(parameters, inputs):
+        return predict(graphdef, parameters, inputs, jax.random.key(0)).cells
+
+    jax.eval_shape(predicted, shapes, tiny_run.inputs())
+    assert len(thinned) == places
+
+
 def test_dropout_keeps_the_mean():
     """Kept values are scaled by 1/(1-rate); 40,000 of them put the mean within four deviations."""
     x, rngs = jnp.ones((200, 200)), nnx.Rngs(dropout=0)
@@ -257,6 +286,31 @@ def test_initial_values_follow_the_seed():
         np.testing.assert_array_equal(value, again[name])
         if name.endswith("kernel"):
             assert np.abs(value - other[name]).max() > 1e-3, name
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stds"),
+    [
+        # What ends a branch is smaller by the root of the number of branches, 2 * 8.
+        (gpt2, {"c_attn": 0.02, "c_fc": 0.02, "c_proj": 0.005}),
+        (llama, dict.fromkeys(("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), 0.02)),
+    ],
+)
+def test_projections_start_as_published(backbone, stds):
+    name = backbone.__name__.rpartition(".")[2]
+    config = load_config(None, [f"model.backbone={name}", "model.hidden_dim=64"]).model
+    found = {}
+    for kind in (backbone.Attention, backbone.Mlp):
+        sublayer = kind(config, jnp.dtype("float32"), nnx.Rngs(0))
+        for (layer, *_), parameter in nnx.to_flat_state(nnx.state(sublayer)):
+            values = np.asarray(parameter.get_value())
+            if values.ndim == 2:
+                found.setdefault(layer, []).append(values.std())
+            else:
+                assert (values == (layer == "norm")).all() or (values == 0).all()
+    for layer, std in stds.items():
+        # 4,096 values or more: four deviations of their spread.
+        np.testing.assert_allclose(found[layer], std, rtol=4 / (2 * 4096) ** 0.5)
 
 
 def test_an_unknown_backbone_names_the_nearest():
