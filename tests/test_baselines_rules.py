@@ -7,11 +7,12 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import Ridge
 
 from wound_jax.baselines import BASELINES, fit_baselines
+from wound_jax.baselines import training as baseline_training
 from wound_jax.baselines.inner_folds import folds_of
 from wound_jax.baselines.profiles import Novelty, Profiles, labels_of
-from wound_jax.baselines.rules import DeltaRule, FittedDelta, delta_rule, named_rule
+from wound_jax.baselines.rules import DeltaRule, FittedDelta, delta_rule, named_rule, tune
 from wound_jax.baselines.stacked_linear import MEMBERS, StackedLinear, weights_of_least_error
-from wound_jax.baselines.training import Training, part_sums
+from wound_jax.baselines.training import Training, drawn, part_sums
 from wound_jax.data.strata import Stratum
 from wound_jax.prediction.calibration.blend import Members, blend
 
@@ -307,6 +308,123 @@ def test_parts_keep_replicates_whole_and_add_up() -> None:
     np.testing.assert_allclose(control.only(1).means[0], of_m2)
     np.testing.assert_allclose(control.without(1).means[0], cells[replicates != "m2"].mean(axis=0))
     np.testing.assert_allclose(treated.only(1).means[0], of_m2 + 1.0)
+
+
+def test_cells_are_dealt_where_an_arm_has_one_replicate_in_all() -> None:
+    cells, alone = np.random.default_rng(0).normal(size=(40, N_GENES)), np.repeat("m1", 40)
+    several = np.array(["m1", "m2", "m3"])[np.arange(40) % 3]
+    control, treated = part_sums([Stratum("Fib", None, cells, cells, "Burn", alone, several)])
+    # As many parts as the arm with replicates has.
+    np.testing.assert_array_equal(control.counts, [[14, 13, 13]])
+    np.testing.assert_array_equal(treated.counts, [[14, 13, 13]])
+    control, treated = part_sums([Stratum("Fib", None, cells, cells, "Burn", alone, alone)])
+    for dealt in (control, treated):
+        np.testing.assert_array_equal(dealt.counts, [[10, 10, 10, 10]])
+        np.testing.assert_allclose(dealt.sums.sum(axis=1)[0], cells.sum(axis=0))
+    assert not np.allclose(control.sums, treated.sums), "each arm is dealt by itself"
+
+
+def test_parts_of_few_cells_in_either_arm_judge_nothing() -> None:
+    rng, animals = np.random.default_rng(0), np.array(["m1", "m2"])
+    strata = []
+    for name, n_control, n_treated in (("Fib", 40, 18), ("Mac", 18, 40), ("Ker", 20, 20)):
+        control, treated = (rng.normal(size=(n, N_GENES)) for n in (n_control, n_treated))
+        labels = (animals[np.arange(n) % 2] for n in (n_control, n_treated))
+        strata.append(Stratum(name, None, control, treated, "Burn", *labels))
+    for fold in folds_of(Training(strata), Novelty.NONE):
+        assert list(fold.held_out.profiles.cell_type) == ["Ker"]
+        assert len(fold.kept) == 3
+
+
+def test_components_are_of_equally_many_cells_of_each_arm_of_each_stratum(monkeypatch) -> None:
+    monkeypatch.setattr(baseline_training, "_MAX_CELLS", 40)
+    rng = np.random.default_rng(0)
+    strata = [
+        Stratum(name, None, *rng.normal(size=(2, n, N_GENES)), "Burn")
+        for name, n in (("Fib", 400), ("Mac", 10))
+    ]
+    arms = [drawn(s, arm, 10) for s in strata for arm in ("control", "treated")]
+    assert [len(cells) for cells in arms] == [10] * 4
+    mean = np.concatenate(arms).mean(axis=0)
+    np.testing.assert_allclose(Training(strata).components.mean, mean, atol=1e-6)
+
+
+def test_cells_are_drawn_by_stratum_and_arm_without_replacement() -> None:
+    cells = np.arange(300.0)[:, None] * np.ones(N_GENES)
+    one, other = (Stratum(name, None, cells, cells, "Burn") for name in ("Fib", "Mac"))
+    draws = [drawn(s, arm, 20)[:, 0] for s in (one, other) for arm in ("control", "treated")]
+    assert len({tuple(draw) for draw in draws}) == 4
+    for draw in draws:
+        assert (np.diff(draw) > 0).all()
+    np.testing.assert_array_equal(drawn(one, "control", 20)[:, 0], draws[0])
+    assert drawn(one, "control", 300) is one.control
+
+
+def test_what_baselines_share_is_made_once() -> None:
+    prepared, made = Training([stratum("Fib", None, 0.0, 1.0)]), []
+    for _ in range(2):
+        assert prepared.once("key", lambda: made.append(1) or "result") == "result"
+    assert made == [1]
+    assert Training.of(prepared) is prepared
+
+
+def profiles_of(n: int, seed: int, labels: list[tuple[str, str]] | None = None) -> Profiles:
+    control, scores = np.random.default_rng(seed).normal(size=(2, n, N_GENES))
+    kinds = labels or [("Fib", "day10")] * n
+    strata = [stratum(kind, day, 0.0, 0.0) for kind, day in kinds]
+    return Profiles(*labels_of(strata), control, scores)
+
+
+def test_rules_are_their_formulas_at_a_given_setting() -> None:
+    known, wanted = profiles_of(5, 0), profiles_of(2, 1)
+    deltas = np.random.default_rng(2).normal(size=(5, N_GENES))
+    x, y = known.control - known.control.mean(axis=0), deltas - deltas.mean(axis=0)
+    s_xx, s_xy = (x**2).sum(axis=0), (x * y).sum(axis=0)
+    slopes = s_xy / (s_xx + 0.3 * s_xx.mean())
+    expected = deltas.mean(axis=0) + slopes * (wanted.control - known.control.mean(axis=0))
+    found = named_rule("gene_wise").compute(known, deltas, wanted, 0.3)
+    np.testing.assert_allclose(found, expected)
+
+    def squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.array([[((p - q) ** 2).sum() for q in b] for p in a])
+
+    unit = squared(known.scores, known.scores).mean()
+    weights = np.exp(-squared(wanted.scores, known.scores) / (2 * 0.7**2 * unit))
+    expected = weights @ deltas / weights.sum(axis=1, keepdims=True)
+    found = named_rule("kernel_mean_delta").compute(known, deltas, wanted, 0.7)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_the_terms_of_the_additive_rule_have_a_ratio_each() -> None:
+    labels = [(kind, day) for kind in ("Fib", "Mac") for day in DAYS]
+    known, deltas = profiles_of(6, 0, labels), np.random.default_rng(1).normal(size=(6, N_GENES))
+    rule = named_rule("additive_ridge")
+    of_type, of_day = (
+        rule.compute(known, deltas, known, ratios) for ratios in ((1e9, 0.0), (0.0, 1e9))
+    )
+    by_type = np.repeat([deltas[:3].mean(axis=0), deltas[3:].mean(axis=0)], 3, axis=0)
+    np.testing.assert_allclose(of_type, by_type, atol=1e-5)
+    np.testing.assert_allclose(of_day, np.tile((deltas[:3] + deltas[3:]) / 2, (2, 1)), atol=1e-5)
+
+
+def test_the_most_cautious_setting_wins_ties() -> None:
+    rule = DeltaRule("tied", (3, 1, 2), lambda known, deltas, wanted, _: 0.0 * wanted.control)
+    training = [stratum(name, None, 5.0, 1.0) for name in ("Fib", "Mac")]
+    assert rule.fit(training, False).settings[Novelty.TYPE] == 3
+
+
+def test_a_kind_that_strata_cannot_show_is_chosen_by_the_nearest_that_they_can() -> None:
+    """One type on three days: no type left out, and a pair left out is a timepoint left out."""
+    prepared = Training([stratum("Fib", day, 5.0, i) for i, day in enumerate(DAYS)])
+    shown = {kind for kind in Novelty if folds_of(prepared, kind)}
+    assert shown == {Novelty.TIMEPOINT}
+    tuned = {kind: tune(named_rule("gene_wise"), prepared, kind) for kind in Novelty}
+    # Of an unknown type nothing else tells.
+    assert tuned.pop(Novelty.TYPE) is None
+    assert {id(of_kind) for of_kind in tuned.values()} == {id(tuned[Novelty.TIMEPOINT])}
+    stack = StackedLinear.fit(prepared, False)
+    np.testing.assert_allclose(stack.weights[Novelty.TYPE], 1 / 9)
+    assert stack.members[4].settings[Novelty.TYPE] == stack.members[4].rule.settings[0]
 
 
 def test_a_further_rule_changes_neither_the_stack_nor_the_blend() -> None:

@@ -115,7 +115,8 @@ def test_the_bound_is_far_from_what_mean_rules_say_and_below_an_explosion():
         assert not implausible(examples, stratum.control_mean, [fitted.delta(stratum) * 3])[0]
     center, radius = examples.ball
     away = np.sqrt(np.square(stratum.control_mean - center).mean())
-    size = LARGEST * (radius + away)
+    assert LARGEST == 10.0
+    size = 10.0 * (radius + away)
     every = np.ones(N_GENES)
     deltas = [
         0.99 * size * every,

@@ -175,18 +175,22 @@ def test_validation_cells_choose_the_share_and_no_others(reference):
     assert share.weights == expected.weights
 
 
-def test_the_cells_of_a_type_and_timepoint_are_finished_together():
+@pytest.mark.parametrize("block", [7, 1000])
+def test_the_cells_of_a_type_and_timepoint_are_finished_together(block, monkeypatch):
     """All its replicates, also where sets are of one of them: the evaluation does so too."""
     data = tiny.tiny_config(None, match_on=["cell_type", "timepoint", "replicate"]).data
     labels = tiny.tiny_labels(tiny.tiny_obs(paired=True))
     labels = labels.take(np.flatnonzero(labels.condition == "sham"))
+    monkeypatch.setattr(calibrations, "_BLOCK", block)
     real, finished = np.arange(len(labels), dtype=np.float32)[:, None], {}
 
     class Recorded(calibrations.Calibration):
         def apply(self, cells, stratum):
             assert (stratum.perturbation, stratum.n_treated) == ("burn", 0)
             np.testing.assert_array_equal(cells, stratum.control + 0.5)
-            finished[stratum.cell_type, stratum.timepoint] = stratum.control[:, 0].astype(int)
+            assert len(cells) <= block
+            of = stratum.cell_type, stratum.timepoint
+            finished.setdefault(of, []).extend(stratum.control[:, 0].astype(int))
             return cells + 1.0
 
     predicted = real + np.float32(0.5)
