@@ -6,10 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wound_jax.baselines.profiles import Profiles
 from wound_jax.baselines.stacked_linear import StackedLinear
 from wound_jax.baselines.training import Learnt, Training
 from wound_jax.data.strata import Stratum
-from wound_jax.prediction.calibration.across_genes import MIN_TYPES, AcrossGenes, fluctuation
+from wound_jax.prediction.calibration.across_genes import (
+    MIN_TYPES,
+    AcrossGenes,
+    _context,
+    _Likeness,
+    fluctuation,
+)
 
 N_GENES = 400
 TYPES = ["Fib", "Ker", "Mac", "Neu", "Tce", "End"]
@@ -32,6 +39,31 @@ def made_types(seed: int = 0, *, n_cells: int = 60) -> list[Stratum]:
         treated = rng.gamma(8.0, (mean + shift) / 8.0, (n_cells, N_GENES))
         found.append(Stratum(name, None, control, treated, "Burn"))
     return found
+
+
+def test_likeness_is_in_units_of_the_distance_between_two_others() -> None:
+    scores = np.array([[0.0], [1.0], [3.0]])
+    labels = np.array(["Fib", "Ker", "Mac"], object)
+    others = Profiles(labels, labels, labels, scores, scores)
+    found = _Likeness.of(others, Profiles(labels[:1], labels[:1], labels[:1], *[scores[1:2]] * 2))
+    np.testing.assert_array_equal(found.squared, [1.0, 0.0, 4.0])
+    assert found.unit == (1 + 9 + 4) / 3
+    raised = np.exp(-found.squared / (2 * 0.5**2 * found.unit))
+    np.testing.assert_allclose(found.weights(0.5), raised / raised.sum())
+    assert found.nearest(2).tolist() == [1, 0]
+    assert found.nearest(5).tolist() == [1, 0, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("n_now", "narrow"), [(3, True), (2, False)])
+def test_a_timepoint_with_three_other_strata_is_a_context_of_its_own(n_now, narrow) -> None:
+    kinds = ["Fib", *TYPES[1 : 1 + n_now], "Tce", "Ker"]
+    days = ["d1"] * (1 + n_now) + ["d2", "d1"]
+    of = ["Burn"] * (2 + n_now) + ["Freeze"]
+    labels = [np.array(values, object) for values in (kinds, days, of)]
+    known = Profiles(*labels, *np.zeros((2, len(kinds), 1)))
+    found = _context(known, known.take([0]))
+    now = [False] + [True] * n_now + [False, False]
+    assert found.tolist() == (now if narrow else [False] + [True] * (n_now + 1) + [False])
 
 
 def learnt(strata: Sequence[Stratum]) -> Learnt:

@@ -329,8 +329,8 @@ def test_parts_of_few_cells_in_either_arm_judge_nothing() -> None:
     strata = []
     for name, n_control, n_treated in (("Fib", 40, 18), ("Mac", 18, 40), ("Ker", 20, 20)):
         control, treated = (rng.normal(size=(n, N_GENES)) for n in (n_control, n_treated))
-        labels = (animals[np.arange(n) % 2] for n in (n_control, n_treated))
-        strata.append(Stratum(name, None, control, treated, "Burn", *labels))
+        of_control, of_treated = (animals[np.arange(n) % 2] for n in (n_control, n_treated))
+        strata.append(Stratum(name, None, control, treated, "Burn", of_control, of_treated))
     for fold in folds_of(Training(strata), Novelty.NONE):
         assert list(fold.held_out.profiles.cell_type) == ["Ker"]
         assert len(fold.kept) == 3

@@ -286,6 +286,10 @@ def test_samples_are_equally_many_paired_and_reproducible(strata, context) -> No
     np.testing.assert_array_equal(predicted, control + 1.0)
     np.testing.assert_array_equal(treated, two.samples[1])
     np.testing.assert_array_equal(two.samples[2], two.samples[0] * 2.0)
+    order = [RealStratum(stratum, replace(small, seed=seed)).order[0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(order[0], order[1])
+    assert not np.array_equal(order[0], order[2])
+    assert len(set(order[0])) == 37
     few = one.gene_samples
     assert [len(cells) for cells in few] == [20, 20, 20]
     of_control, of_treated = map(np.sort, one.real.first_drawn(20))

@@ -16,7 +16,7 @@ from metric_strata import (
 
 from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.metrics import RealStratum, score_all
+from wound_jax.evaluation.metrics import RealStratum, populations, score_all
 from wound_jax.evaluation.metrics.populations import kernel_width, temperature
 
 pytestmark = pytest.mark.blas
@@ -103,6 +103,25 @@ def test_sinkhorn_divergence_follows_its_definition(
     assert RealStratum(even, context).once(temperature) == pytest.approx(e)
     between, *own = (transport_float64(*pair, e) for pair in ((p, t), (p, p), (t, t)))
     assert scores["sinkhorn_divergence"] == pytest.approx(between - sum(own) / 2, rel=1e-3)
+
+
+def test_a_divergence_that_did_not_converge_is_none(even, predicted, context, monkeypatch) -> None:
+    for converged, expected in ((1.0, 2.5), (0.0, np.nan)):
+        monkeypatch.setattr(populations, "run_padded", lambda *_, c=converged: [np.array([2.5, c])])
+        (found,) = score_all([even], [predicted], context, ["sinkhorn_divergence"])
+        np.testing.assert_equal(found["sinkhorn_divergence"], expected)
+
+
+def test_the_kernel_is_as_wide_as_the_cells_drawn_first_are_apart(context) -> None:
+    rng = np.random.default_rng(0)
+    control, treated = rng.normal(size=(2, 300, N_GENES)) * rng.gamma(1.0, size=(2, 300, 1))
+    real = RealStratum(Stratum("Fib", None, control, treated, "Burn"), context)
+    arms = zip((control, treated), real.order, strict=True)
+    cells = np.concatenate([context.project(arm[order[:256]]) for arm, order in arms])
+    among = distances_float64(cells, cells)[np.triu_indices(512, k=1)]
+    assert kernel_width(real) == pytest.approx(np.median(among), rel=1e-6)
+    same = Stratum("Fib", None, np.ones((5, N_GENES)), np.ones((5, N_GENES)), "Burn")
+    assert kernel_width(RealStratum(same, context)) == 1.0
 
 
 def test_realism_follows_its_definitions(even, predicted, context, scores, projected) -> None:

@@ -113,6 +113,20 @@ def test_the_new_streams_are_what_the_maps_say(h_res):
     assert maps.h_res.std(axis=(0, 1)).max() > 1e-2 or h_res == "identity"
 
 
+@pytest.mark.parametrize("index", [0, 1, N + 1])
+def test_a_connection_starts_as_it_says(index):
+    config = HyperConnectionConfig(N, "sinkhorn", 20, residual_logit=-4.0)
+    start = weights_of(HyperConnection(WIDTH, config, index, rngs=nnx.Rngs(0)))
+    assert not start["phi"].any()
+    assert not start["b_post"].any()
+    np.testing.assert_allclose([start[f"a_{name}"] for name in ("pre", "post", "res")], 0.01)
+    np.testing.assert_array_equal(start["b_res"], -4.0 * (1 - np.eye(N)))
+    # A twentieth of each other stream; its own stream turns with the sublayer.
+    read = 1 / (1 + np.exp(-np.asarray(start["b_pre"])))
+    expected = np.where(np.arange(N) == index % N, 1 - 0.05 * (N - 1), 0.05)
+    np.testing.assert_allclose(read, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("h_res", KINDS)
 def test_every_parameter_acts(h_res):
     """A form of H_res brings the parameters it reads and no other."""

@@ -65,6 +65,12 @@ def test_every_parameter_has_the_label_it_should_have(backbone, lora):
             assert any(name.startswith(ADDED[added[0]]) for name in shapes)
 
 
+def test_the_legacy_mixing_of_features_decays_its_logits_and_not_its_gate():
+    names = [f"backbone.residual.connections.0.{name}" for name in ("logits", "g")]
+    for lora in (False, True):
+        assert list(label_parameters(names, lora=lora).values()) == ["mhc", "mhc_no_decay"]
+
+
 @pytest.mark.parametrize("name", ["router.kernel", "control_encoder_2.kernel", "my.backbone.bias"])
 def test_a_parameter_without_a_rule_is_an_error(name):
     with pytest.raises(KeyError, match=f"no partition rule covers parameter '{name}'"):
