@@ -339,10 +339,10 @@ def test_parts_of_few_cells_in_either_arm_judge_nothing() -> None:
 def test_components_are_of_equally_many_cells_of_each_arm_of_each_stratum(monkeypatch) -> None:
     monkeypatch.setattr(baseline_training, "_MAX_CELLS", 40)
     rng = np.random.default_rng(0)
-    strata = [
-        Stratum(name, None, *rng.normal(size=(2, n, N_GENES)), "Burn")
-        for name, n in (("Fib", 400), ("Mac", 10))
-    ]
+    strata = []
+    for name, n in (("Fib", 400), ("Mac", 10)):
+        control, treated = rng.normal(size=(2, n, N_GENES))
+        strata.append(Stratum(name, None, control, treated, "Burn"))
     arms = [drawn(s, arm, 10) for s in strata for arm in ("control", "treated")]
     assert [len(cells) for cells in arms] == [10] * 4
     mean = np.concatenate(arms).mean(axis=0)
