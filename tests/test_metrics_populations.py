@@ -16,7 +16,7 @@ from metric_strata import (
 
 from wound_jax.data.strata import Stratum
 from wound_jax.evaluation.context import ScoreContext
-from wound_jax.evaluation.metrics import RealStratum, populations, score_all
+from wound_jax.evaluation.metrics import RealStratum, populations, realism, score_all
 from wound_jax.evaluation.metrics.populations import kernel_width, temperature
 
 pytestmark = pytest.mark.blas
@@ -183,6 +183,14 @@ def test_a_gene_constant_in_the_treated_cells_is_left_out_and_in_the_predicted_o
     agreement = score(even, flat_prediction, context)["gene_correlation_agreement"]
     assert np.isfinite(agreement)
     assert agreement != score(even, predicted, context)["gene_correlation_agreement"]
+
+
+def test_a_gene_that_varies_by_rounding_correlates_with_none() -> None:
+    cells = np.random.default_rng(0).normal(size=(50, 3)) + 1.0
+    cells[:, 0] = 1.0 + 1e-8 * cells[:, 1]
+    first, second, third = realism._coexpression(cells)
+    assert first == second == 0.0
+    assert third == pytest.approx(np.corrcoef(cells[:, 1], cells[:, 2])[0, 1])
 
 
 def test_zeros_mean_nothing_in_a_space_of_negative_values_or_without_zeros(even, context) -> None:

@@ -90,6 +90,11 @@ def test_agreement_of_two_responses_by_hand() -> None:
     assert response.nsig_pred(TRUE, PREDICTED) == 3
 
 
+def test_a_gene_at_the_threshold_is_not_significant() -> None:
+    found = DifferentialExpression(np.ones(3), np.array([0.05, 0.0499, 0.0501]))
+    assert found.significant.tolist() == [False, True, False]
+
+
 def test_where_nothing_responds() -> None:
     quiet = result([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "......")
     for function in (response.direction_match, response.sig_genes_recall, response.roc_auc):

@@ -10,7 +10,7 @@ from scipy.stats import ttest_ind
 
 from wound_jax.data.strata import Stratum
 from wound_jax.errors import UserError
-from wound_jax.evaluation.context import fit_context
+from wound_jax.evaluation.context import _welch_terms, fit_context
 from wound_jax.evaluation.metrics import RealStratum, score_all
 
 pytestmark = pytest.mark.blas
@@ -167,6 +167,28 @@ def test_the_classifier_tells_types_apart_on_new_cells_treated_or_not() -> None:
     fib = context.project(make_stratum("Fib", responding(1), profile=profiles["Fib"]).control)
     assert context.share_of_type(fib, "Mac") < 0.1
     assert np.isnan(context.share_of_type(fib, "Dendritic"))
+
+
+def test_the_classifier_learns_from_as_many_cells_of_both_arms() -> None:
+    """At most 200 of each: of more its means would be those of all."""
+    types = [
+        make_stratum("Fib", responding(1), n=(150, 60)),
+        make_stratum("Mac", responding(2), n=(40, 90), profile=responding(5)),
+        make_stratum("Fib", responding(1), n=(10, 20), seed=1),
+    ]
+    context = fit(*types)
+    assert context.classifier is not None
+    assert list(context.classifier.classes_) == ["Fib", "Mac"]
+    for name, mean in zip(("Fib", "Mac"), context.classifier.means_, strict=True):
+        cells = [arm for s in types if s.cell_type == name for arm in (s.control, s.treated)]
+        np.testing.assert_allclose(mean, context.project(np.concatenate(cells)).mean(axis=0))
+    np.testing.assert_array_equal(context.classifier.priors_, 0.5)
+
+
+def test_differences_are_measured_by_the_variance_of_few_cells() -> None:
+    stratum = make_stratum("Fib", responding(1), n=(3, 4))
+    variance = stratum.control.var(axis=0, ddof=1) / 3 + stratum.treated.var(axis=0, ddof=1) / 4
+    np.testing.assert_allclose(_welch_terms(stratum), [stratum.mean_delta, variance])
 
 
 def test_no_classifier_without_two_types_to_tell_apart() -> None:
