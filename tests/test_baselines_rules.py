@@ -407,6 +407,48 @@ def test_the_terms_of_the_additive_rule_have_a_ratio_each() -> None:
     np.testing.assert_allclose(of_day, np.tile((deltas[:3] + deltas[3:]) / 2, (2, 1)), atol=1e-5)
 
 
+def test_the_terms_of_the_additive_rule_add_up() -> None:
+    training, strata = additive_strata({("Mac", "day14")})
+    learnt, rule = Training(training).learnt, named_rule("additive_ridge")
+    wanted = learnt.profiles([strata["Mac", "day14"]])
+    found = rule.compute(learnt.examples.profiles, learnt.examples.deltas, wanted, (1e6, 1e6))
+    np.testing.assert_allclose(found[0], strata["Mac", "day14"].mean_delta, atol=1e-4)
+
+
+def test_each_wanted_stratum_falls_back_by_itself(three_strata) -> None:
+    learnt = Training(three_strata).learnt
+    kinds = [("Fib", "day10"), ("Neu", "day10"), ("Neu", "day19"), ("Mac", "day14")]
+    wanted = learnt.profiles([stratum(kind, day, 5.0, 0.0) for kind, day in kinds])
+    of_name = {
+        "type_timepoint_mean_delta": [1.0, 4.5, 4.0, 8.0],
+        "type_mean_delta": [2.0, 4.0, 4.0, 8.0],
+    }
+    for name, expected in of_name.items():
+        found = named_rule(name).deltas(learnt.examples, wanted, None)
+        np.testing.assert_allclose(found, np.repeat(np.array(expected)[:, None], N_GENES, axis=1))
+
+
+@pytest.mark.parametrize("absurd", [np.nan, np.inf, 1e200])
+def test_a_setting_with_which_a_rule_explodes_is_the_last_to_be_taken(absurd) -> None:
+    def compute(known: Profiles, deltas: np.ndarray, wanted: Profiles, setting: float):
+        return np.full_like(wanted.control, setting)
+
+    training = [stratum(name, None, 5.0, 1.0) for name in ("Fib", "Mac")]
+    for settings in ((absurd, 3.0, 1.5), (3.0, absurd, 1.5), (3.0, 1.5, absurd)):
+        with np.errstate(over="ignore"):
+            fitted = DeltaRule("exploding", settings, compute).fit(training, False)
+        assert fitted.settings[Novelty.TYPE] == 1.5
+
+
+def test_a_fold_learns_from_a_stratum_of_which_one_cell_is_left() -> None:
+    rng, animals = np.random.default_rng(0), np.repeat(["m1", "m2"], [10, 1])
+    cells = rng.normal(size=(2, 11, N_GENES))
+    few = Stratum("Fib", None, cells[0], cells[1], "Burn", animals, animals)
+    (fold,) = folds_of(Training([few]), Novelty.NONE)
+    np.testing.assert_allclose(fold.kept.deltas[0], cells[1, 10] - cells[0, 10])
+    np.testing.assert_allclose(fold.held_out.profiles.control[0], cells[0, :10].mean(axis=0))
+
+
 def test_the_most_cautious_setting_wins_ties() -> None:
     rule = DeltaRule("tied", (3, 1, 2), lambda known, deltas, wanted, _: 0.0 * wanted.control)
     training = [stratum(name, None, 5.0, 1.0) for name in ("Fib", "Mac")]
