@@ -444,7 +444,12 @@ def test_a_fold_learns_from_a_stratum_of_which_one_cell_is_left() -> None:
     rng, animals = np.random.default_rng(0), np.repeat(["m1", "m2"], [10, 1])
     cells = rng.normal(size=(2, 11, N_GENES))
     few = Stratum("Fib", None, cells[0], cells[1], "Burn", animals, animals)
-    (fold,) = folds_of(Training([few]), Novelty.NONE)
+    prepared = Training([few])
+    (fold,) = folds_of(prepared, Novelty.NONE)
+    # It stands in for a combination, and not for an unknown type.
+    tuned = {kind: tune(named_rule("gene_wise"), prepared, kind) for kind in Novelty}
+    assert tuned[Novelty.PAIR] is tuned[Novelty.NONE] is not None
+    assert tuned[Novelty.TYPE] is None
     np.testing.assert_allclose(fold.kept.deltas[0], cells[1, 10] - cells[0, 10])
     np.testing.assert_allclose(fold.held_out.profiles.control[0], cells[0, :10].mean(axis=0))
 

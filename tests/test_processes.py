@@ -105,7 +105,9 @@ STARTS_A_PAIR = """
 import time
 from pathlib import Path
 from two_processes import Pair
-pair = Pair([["-c", "import time; time.sleep(60)"]] * 2, Path())
+pair = Pair([["-c", "import time; print('up', flush=True); time.sleep(60)"]] * 2, Path())
+while pair.outputs() != ["up\\n"] * 2:
+    time.sleep(0.02)
 print(*pair.pids(), flush=True)
 time.sleep(60)
 """
