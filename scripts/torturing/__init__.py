@@ -1,0 +1,1 @@
+"""What `scripts/torture.py` does to runs: kills, damages, full disks, two at once."""
