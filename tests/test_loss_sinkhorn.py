@@ -11,7 +11,7 @@ import pytest
 from scipy.special import logsumexp
 
 from wound_jax.losses.distances import Measures
-from wound_jax.losses.geomloss import geomloss_parity
+from wound_jax.losses.geomloss import _costs, geomloss_parity
 from wound_jax.losses.sinkhorn import Sinkhorn, sinkhorn_divergence
 
 CASES = ["small", "mid", "highd", "weighted", "identical"]
@@ -323,6 +323,20 @@ def test_a_set_has_converged_where_all_three_problems_have():
     figures = loss_and_gradient(loss, x, y, *masks)[0].diagnostics
     np.testing.assert_array_equal(figures["converged"], [0, 0, 0, 1])
     np.testing.assert_array_equal(figures["iterations"], [3, 3, 3, 2])
+
+
+def test_in_the_annealing_the_target_and_the_columns_are_constants():
+    x, y = two_sets()
+    a, b = (jnp.full(z.shape[:2], 1 / z.shape[1]) for z in (x, y))
+
+    def total(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.stack([cost.sum() for cost in _costs(Measures(x, y, a, b))]).sum()
+
+    of_x, of_y = jax.jit(jax.grad(total, argnums=(0, 1)))(jnp.asarray(x), jnp.asarray(y))
+    assert not of_y.any()
+    # Every other cell pulls once, as a column, and every target cell.
+    expected = (x[:, :, None] - y[:, None]).sum(axis=2) + (x[:, :, None] - x[:, None]).sum(axis=2)
+    np.testing.assert_allclose(of_x, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_annealing_adapts_to_the_data_without_recompiling():
