@@ -1,6 +1,7 @@
-"""Shared by all tests: two CPU devices, where the shared material lies, checked annotations."""
+"""Shared by all tests: two CPU devices, where the shared material lies, light evaluations."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 # Before jax is imported anywhere: tests of sharding need two devices on one CPU.
@@ -11,6 +12,10 @@ os.environ.setdefault("WOUND_JAX_CACHE", "off")
 # Programs run a few times each: to compile them well takes longer than it saves. CI runs the tests
 # of numbers from matrix products (marker `blas`) once more as users compile.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Before NumPy is imported: workers share the cores, and threads of one that wait for those of
+# another doubled the processor time of the suite.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest
@@ -23,6 +28,27 @@ settings.register_profile("same", deadline=None, derandomize=True)
 settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+# What evaluations with `light_scores` fit: the identity, these rules and their stack.
+FEW_RULES = ("global_mean_delta", "type_mean_delta", "regressed_mean_delta")
+
+
+@pytest.fixture(scope="module")
+def light_scores():
+    """Evaluations with few baselines, small forests and no page: for tests of what is around."""
+    from wound_jax.baselines import fit_baselines, stacked_linear
+    from wound_jax.evaluation import reference
+    from wound_jax.prediction.calibration import across_genes
+    from wound_jax.report import score_run
+
+    few = partial(fit_baselines, names=("identity", *FEW_RULES, "stacked_linear"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "fit_baselines", few)
+        patch.setattr(stacked_linear, "MEMBERS", FEW_RULES)
+        patch.setattr(score_run, "write_run_html", lambda *_, **__: None)
+        patch.setitem(across_genes._TREES, "n_estimators", 20)
+        yield
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from wound_jax.baselines.profiles import Profiles
 from wound_jax.baselines.stacked_linear import StackedLinear
 from wound_jax.baselines.training import Learnt, Training
 from wound_jax.data.strata import Stratum
+from wound_jax.prediction.calibration import across_genes
 from wound_jax.prediction.calibration.across_genes import (
     MIN_TYPES,
     AcrossGenes,
@@ -160,6 +161,13 @@ def test_perturbations_are_learnt_apart():
     )
 
 
+@pytest.fixture
+def small_forests(monkeypatch):
+    """For what does not ask how well a forest learns."""
+    monkeypatch.setitem(across_genes._TREES, "n_estimators", 20)
+
+
+@pytest.mark.usefixtures("small_forests")
 @pytest.mark.parametrize("n_types", [1, 2, 3])
 def test_a_perturbation_of_few_types_is_left_to_the_linear_rules(n_types):
     strata = made_types()
@@ -222,6 +230,7 @@ def test_too_few_types_have_no_weight():
     assert weighed(made_types()[: MIN_TYPES - 1]).weight == 0.0
 
 
+@pytest.mark.usefixtures("small_forests")
 def test_the_weight_is_measured_on_treated_cells_of_other_types_alone():
     strata = made_types()
     changed = replace(strata[-1], treated=strata[-1].treated + 5.0)
@@ -229,6 +238,7 @@ def test_the_weight_is_measured_on_treated_cells_of_other_types_alone():
     assert weighed([*strata[:-1], changed]).weight != weighed(strata).weight
 
 
+@pytest.mark.usefixtures("small_forests")
 def test_of_many_perturbations_a_sample_says_what_the_weight_is(monkeypatch):
     """Their number sets what it costs; one of too few types is never all that is looked at."""
     strata = made_types()[:4]

@@ -320,7 +320,7 @@ def other_process(copied):
     yield hold
     for process in held:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_a_run_is_trained_by_one_process_and_a_dead_one_holds_nothing(copied, other_process):

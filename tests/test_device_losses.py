@@ -20,8 +20,8 @@ def _sets(n_sets: int = 4):
     x = jnp.asarray(rng.normal(size=(n_sets, 9, 5)), jnp.float32)
     y = jnp.asarray(rng.normal(1.0, size=(n_sets, 8, 5)), jnp.float32)
     # Sets of very different sizes converge after different numbers of iterations.
-    x_mask = jnp.arange(9) < jnp.array([[9], [2], [9], [5]])
-    y_mask = jnp.arange(8) < jnp.array([[8], [8], [1], [6]])
+    x_mask = jnp.arange(9)[None] < jnp.array([[9], [2], [9], [5]])
+    y_mask = jnp.arange(8)[None] < jnp.array([[8], [8], [1], [6]])
     return x, y, x_mask, y_mask
 
 

@@ -24,6 +24,8 @@ from wound_jax.prediction.calibration.calibration import load_blend
 from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.strata import of_model
 
+pytestmark = pytest.mark.usefixtures("light_scores")
+
 SEEDS = (1, 2)
 NOT_SINGLE = "both is an ensemble, and runs are compared or averaged one by one"
 

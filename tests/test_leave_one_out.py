@@ -24,6 +24,8 @@ from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.network import Ensemble
 from wound_jax.prediction.strata import of_model
 
+pytestmark = pytest.mark.usefixtures("light_scores")
+
 LABELS = ["Fib", "Ker"]
 CHANGES = [
     *(text for text in shrunk_runs.SHRUNK if not text.startswith(("name", "split"))),

@@ -199,10 +199,9 @@ def test_adapter_dropout_acts_with_a_key_only():
 
 def test_at_the_start_only_b_has_a_gradient():
     graphdef, parameters = tiny_run.model("model.backbone=llama", *LORA)
-    inputs = tiny_run.inputs()
     gradients = jax.jit(
-        jax.grad(lambda p: (tiny_run.predict(graphdef, p, inputs).cells ** 2).sum())
-    )(parameters)
+        jax.grad(lambda p, inputs: (tiny_run.predict(graphdef, p, inputs).cells ** 2).sum())
+    )(parameters, tiny_run.inputs())
     for name in adapted_names((graphdef, parameters)):
         assert (np.asarray(gradients[f"{name}.lora_a"]) == 0).all()
         assert np.abs(gradients[f"{name}.lora_b"]).max() > 0

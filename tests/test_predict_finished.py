@@ -30,6 +30,8 @@ from wound_jax.prediction.loaded_run import load_run
 from wound_jax.prediction.settings import PredictionSettings
 from wound_jax.prediction.strata import of_model
 
+pytestmark = pytest.mark.usefixtures("light_scores")
+
 AFTER = [
     "prediction.linear_weight=0.5",
     "prediction.shrink_controls=true",

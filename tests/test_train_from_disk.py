@@ -19,6 +19,8 @@ from wound_jax.errors import UserError
 from wound_jax.evaluation.reference import fit_reference
 from wound_jax.training import launch
 
+pytestmark = pytest.mark.usefixtures("light_scores")
+
 # The tiny run, on cells of a file.
 FILE = [o for o in tiny_run.TINY if not o.startswith("data.s")]
 SCORED = ["evaluation.min_cells=5", "evaluation.bootstrap=100", "evaluation.plots=false"]

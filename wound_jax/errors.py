@@ -5,6 +5,7 @@ defect of ours and keeps its traceback.
 """
 
 import difflib
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from functools import cache
 
 # Marks that turn the direction of what a terminal shows.
 _TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+# All that is not plain ASCII; whole reports go through here.
+_UNUSUAL = re.compile(r"[^\n\t -~]")
 
 
 class UserError(ValueError):
@@ -49,7 +52,7 @@ def warn_once(text: str) -> None:
 
 def shown(text: str) -> str:
     """A text for a terminal: control characters but line ends and tabs are written as escapes."""
-    return "".join(c if c in "\n\t" or not _acts(c) else repr(c)[1:-1] for c in text)
+    return _UNUSUAL.sub(lambda found: _escaped(found[0]), text)
 
 
 def on_one_line(label: str) -> str:
@@ -66,7 +69,8 @@ def _is_plain(label: str) -> bool:
     return bool(label) and label.isprintable() and ", " not in label and label == label.strip()
 
 
-def _acts(letter: str) -> bool:
-    """Whether a terminal would act on a character in place of showing it."""
+def _escaped(letter: str) -> str:
+    """A character, or its escape where a terminal would act on it in place of showing it."""
     kind = unicodedata.category(letter)
-    return kind in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(letter) in _TURNS
+    acts = kind in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(letter) in _TURNS
+    return repr(letter)[1:-1] if acts else letter

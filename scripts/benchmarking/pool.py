@@ -59,14 +59,15 @@ class Worker:
             python, program = str(peer), [str(_PEER)]
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "worker.log"
-        self._process = subprocess.Popen(
-            [python, *program, json.dumps(task)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log.open("w", encoding="utf-8"),
-            text=True,
-            env=_environment(cache),
-        )
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [python, *program, json.dumps(task)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=_environment(cache),
+            )
         self.first = self._answer()
 
     def ask(self, question: str) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class Worker:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        self._process.communicate()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -103,7 +104,7 @@ class Worker:
         raise self._ended()
 
     def _ended(self) -> UserError:
-        self._process.wait()
+        self._process.communicate()
         last = "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-15:])
         status = self._process.returncode
         return UserError(f"{self.case.name}: its process ended with status {status}.\n{last}")

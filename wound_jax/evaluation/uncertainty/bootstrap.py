@@ -176,7 +176,7 @@ def _score_stratum(
 
 
 def _weighted_means(
-    values: Float[np.ndarray, "methods metrics parts rows"],
+    values: Float[np.ndarray, "methods metrics parts #rows"],
     weights: Float[np.ndarray, "parts rows"],
 ) -> Float[np.ndarray, "methods metrics rows"]:
     """Means over parts of the values that are defined; NaN where none is."""

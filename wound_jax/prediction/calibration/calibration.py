@@ -307,7 +307,7 @@ def _read_rule(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stacke
     learnt = Learnt(Examples(profiles, arrays["deltas"]), components)
     non_negative = content["non_negative"]
     fitted = [
-        FittedDelta(named_rule(of["name"]), learnt, _by_novelty(of["settings"]), non_negative)
+        FittedDelta(named_rule(of["name"]), learnt, _settings(of["settings"]), non_negative)
         for of in content["members"]
     ]
     weights = {n: np.array(w) for n, w in _by_novelty(content["rule_weights"]).items()}
@@ -316,6 +316,12 @@ def _read_rule(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> Stacke
 
 def _by_novelty(values: dict[str, Any]) -> dict[Novelty, Any]:
     return {novelty: values[novelty.name] for novelty in Novelty}
+
+
+def _settings(values: dict[str, Any]) -> dict[Novelty, Any]:
+    """Settings of a rule as they were before JSON, which has no tuples."""
+    found = _by_novelty(values)
+    return {n: tuple(one) if isinstance(one, list) else one for n, one in found.items()}
 
 
 def _as_objects(values: list) -> np.ndarray:
