@@ -4,8 +4,7 @@
     python scripts/torture.py --kills 40 --every 20 --damages 100
 
 Prints one table; exit status 1 where anything went wrong in silence or with a traceback. What each
-line means, and the last figures: docs/reliability.md. Wrong inputs are a table of the tests
-(`tests/test_wrong_inputs.py`).
+line means, and the last figures: docs/reliability.md.
 """
 
 import argparse
@@ -20,7 +19,9 @@ from pathlib import Path
 
 def main(argv: list[str] | None = None) -> int:
     """Tortures runs; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="Kill, damage and starve tiny runs, and look at what becomes of them."
+    )
     option = parser.add_argument
     option("--kills", type=int, default=220, help="at random moments (default: %(default)s)")
     option("--every", type=int, default=1, help="kill before every so many-th write; 0: none")

@@ -36,17 +36,15 @@ FEW_RULES = ("global_mean_delta", "type_mean_delta", "regressed_mean_delta")
 
 @pytest.fixture(scope="module")
 def light_scores():
-    """Evaluations with few baselines, small forests and no page: for tests of what is around."""
+    """Evaluations with few baselines and small forests, for tests of what is around scores."""
     from wound_jax.baselines import fit_baselines, stacked_linear
     from wound_jax.evaluation import reference
     from wound_jax.prediction.calibration import across_genes
-    from wound_jax.report import score_run
 
     few = partial(fit_baselines, names=("identity", *FEW_RULES, "stacked_linear"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "fit_baselines", few)
         patch.setattr(stacked_linear, "MEMBERS", FEW_RULES)
-        patch.setattr(score_run, "write_run_html", lambda *_, **__: None)
         patch.setitem(across_genes._TREES, "n_estimators", 20)
         yield
 

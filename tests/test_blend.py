@@ -1,6 +1,7 @@
 """The share of linear rules in a predicted mean: weight, mean, and what stays the network's."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_the_chosen_share_has_the_least_squared_error(rule):
             total += np.square(mean - stratum.treated.mean(axis=0)).sum()
         return total
 
-    best = minimize_scalar(error, bounds=(0, 1), method="bounded", options={"xatol": 1e-10})
+    best: Any = minimize_scalar(error, bounds=(0, 1), method="bounded", options={"xatol": 1e-10})
     assert 0.05 < best.x < 0.95, "the case should not be one of the ends"
     assert share.weight(strata[0]).linear == pytest.approx(best.x, abs=1e-6)
 

@@ -94,7 +94,9 @@ class Worker:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        self._process.communicate()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -104,7 +106,7 @@ class Worker:
         raise self._ended()
 
     def _ended(self) -> UserError:
-        self._process.communicate()
+        self._process.wait()
         last = "\n".join(self._log.read_text(encoding="utf-8").splitlines()[-15:])
         status = self._process.returncode
         return UserError(f"{self.case.name}: its process ended with status {status}.\n{last}")
