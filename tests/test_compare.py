@@ -17,8 +17,6 @@ from wound_jax.prediction.loaded_run import load_run
 from wound_jax.training.log import read_metrics
 from wound_jax.training.loop import HeldInterrupt
 
-pytestmark = pytest.mark.usefixtures("light_scores")
-
 N_STEPS = 6
 SHARED = [
     *tiny_run.TINY, "training.max_epochs=null", f"training.max_steps={N_STEPS}",
