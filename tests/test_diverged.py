@@ -9,8 +9,9 @@ import pytest
 import tiny_run
 
 from wound_jax.data.cells import PreparedData
+from wound_jax.devices import processes
 from wound_jax.errors import UserError
-from wound_jax.training.diverged import FILE, explaining
+from wound_jax.training.diverged import FILE, NotFinite, explaining
 from wound_jax.training.log import read_metrics
 from wound_jax.training.loop import Loop
 from wound_jax.training.setup import Run
@@ -106,6 +107,16 @@ def test_a_validation_that_is_not_finite_names_no_training_set(tmp_path):
     with pytest.raises(UserError, match=r"val/loss is nan at step 0\. .* Lower training") as raised:
         trained(tmp_path, spoiled(np.nan, 0))
     assert "Its sets" not in str(raised.value)
+
+
+def test_of_several_processes_the_first_explains(tmp_path, monkeypatch):
+    """The others may not have the run folder."""
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    config, data = tiny_run.config(*RHYTHM), tiny_run.data()
+    plan_of = tiny_run.new_run(*RHYTHM).plan
+    with pytest.raises(NotFinite), explaining(tmp_path, config, data, plan_of):
+        raise NotFinite("train/loss", 3, {"train/loss": np.nan})
+    assert not list(tmp_path.iterdir())
 
 
 def test_skipping_leaves_finite_steps_as_they_are(tmp_path):

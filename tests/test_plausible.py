@@ -9,7 +9,7 @@ import tiny_run
 
 from wound_jax.baselines import BASELINES, fit_baselines
 from wound_jax.baselines.moving import moved
-from wound_jax.baselines.plausible import LARGEST, implausible
+from wound_jax.baselines.plausible import LARGEST, beyond, implausible
 from wound_jax.baselines.profiles import Novelty
 from wound_jax.baselines.regressions import without_rounding
 from wound_jax.baselines.rules import DeltaRule, FittedDelta, tune
@@ -225,5 +225,18 @@ def test_a_model_that_exploded_is_not_scored(times):
     def exploded(data, planned):
         return [one.cells(data.cells).control * np.float64(times) for one in planned]
 
-    with pytest.raises(UserError, match=r"times as large .* its training diverged.*learning_rate"):
+    said = r"times as large .* its training diverged.*learning_rate"
+    with pytest.raises(UserError, match=said):
         evaluate(exploded, held_out)
+    # As a leave-one-out scores it.
+    with pytest.raises(UserError, match=said):
+        held_out.score_model(exploded(held_out.data, held_out.planned), ["mse"])
+    wrong = [8.0 * stratum.control for stratum in held_out.strata]
+    assert all(scores["mse"] > 1.0 for scores in held_out.score_model(wrong, ["mse"]))
+
+
+def test_cells_without_any_value_have_a_size_to_compare_with():
+    nothing = np.zeros((40, N_GENES), np.float32)
+    examples = Training([Stratum("A", "d1", nothing, nothing, "burn")]).learnt.examples
+    assert beyond(examples, nothing) is None
+    assert beyond(examples, nothing + 1.0) == np.inf

@@ -55,9 +55,10 @@ def beyond(examples: Examples, cells: Float[np.ndarray, "cells genes"]) -> float
         None where it is within `LARGEST` times that, however wrong; NaN is beyond any size.
     """
     center, radius = examples.ball
-    with np.errstate(over="ignore", invalid="ignore"):
-        ratio = _length(cells.mean(axis=0, dtype=np.float64)) / (_length(center) + radius)
-    return None if ratio <= LARGEST else ratio
+    largest = np.float64(_length(center) + radius)
+    with np.errstate(all="ignore"):
+        length = _length(cells.mean(axis=0, dtype=np.float64))
+        return None if length <= LARGEST * largest else float(length / largest)
 
 
 def _reach(examples: Examples, control_mean: Float[np.ndarray, " genes"]) -> float:

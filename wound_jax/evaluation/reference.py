@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from wound_jax.baselines import Baseline, fit_baselines
-from wound_jax.baselines.plausible import LARGEST, implausible
+from wound_jax.baselines.plausible import LARGEST, beyond, implausible
 from wound_jax.baselines.stacked_linear import StackedLinear
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.strata import (
@@ -29,7 +29,7 @@ from wound_jax.data.strata import (
     plan_strata,
     sampled_strata,
 )
-from wound_jax.errors import warn_once
+from wound_jax.errors import UserError, warn_once
 from wound_jax.evaluation.context import ScoreContext, cells_for_components, fit_context
 from wound_jax.evaluation.metrics import RealStratum, score_all
 from wound_jax.evaluation.noise_ceiling import ceiling_scores, ceiling_sources
@@ -128,6 +128,25 @@ class HeldOut:
         """Metrics of predictions of all strata, all of them or those that are named."""
         context = self.reference.context
         return score_all(self.strata, predictions, context, names, known=self._known)
+
+    def score_model(
+        self, predictions: Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> list[dict[str, float]]:
+        """Metrics of a model's predictions of all strata, as `score` has them.
+
+        Raises:
+            UserError: its cells are of a size that no cell has.
+        """
+        examples = self.reference.taught.rule.training.examples
+        for stratum, cells in zip(self.strata, predictions, strict=True):
+            times = beyond(examples, cells)
+            if times is not None:
+                raise UserError(
+                    f"the model's mean cell of {stratum.key} is {times:.3g} times as large as any "
+                    "mean of training cells can be: its training diverged. Train anew with a lower "
+                    "training.learning_rate, training.warmup_steps, or training.clip_norm=1."
+                )
+        return self.score(predictions, names)
 
     def score_baselines(self, names: Sequence[str] | None = None) -> Mapping[str, Sequence[Scores]]:
         """Metrics of every baseline whose predictions are plausible; see `left_out`."""

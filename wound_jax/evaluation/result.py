@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from wound_jax.baselines import Baseline
-from wound_jax.baselines.plausible import beyond
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.groups import timepoint_or_none
 from wound_jax.data.strata import PlannedStratum, Stratum
-from wound_jax.errors import UserError
 from wound_jax.evaluation.biology import polarisation, temporal_coherence, wound_markers
 from wound_jax.evaluation.mixing import in_training_space, mixing
 from wound_jax.evaluation.reference import HeldOut
@@ -92,8 +90,7 @@ def evaluate(
     # Computed first, while the model's cells do not take memory beside those of a baseline.
     _ = held_out.baselines, held_out.noise_ceilings
     predicted = predict(held_out.data, held_out.planned)
-    _require_plausible(held_out, predicted)
-    rows = _rows(held_out, held_out.score(predicted))
+    rows = _rows(held_out, held_out.score_model(predicted))
     baselines = held_out.reference.baselines
     scored = {name: _OnDemand(baselines[name], strata) for name in held_out.baselines}
     methods = {"model": predicted} | scored
@@ -115,19 +112,6 @@ def evaluate(
         figures["biology"] = _biology(predict, held_out, predicted, genes)
     figures["scorecard"] = scorecard(figures)
     return Result(figures, tuple(strata), tuple(predicted), draws, genes)
-
-
-def _require_plausible(held_out: HeldOut, predicted: Sequence[np.ndarray]) -> None:
-    """Refuses to score a model whose training diverged."""
-    examples = held_out.reference.taught.rule.training.examples
-    for stratum, cells in zip(held_out.strata, predicted, strict=True):
-        times = beyond(examples, cells)
-        if times is not None:
-            raise UserError(
-                f"the model's mean cell of {stratum.key} is {times:.3g} times as large as any mean "
-                "of training cells can be: its training diverged. Train anew with a lower "
-                "training.learning_rate, with training.warmup_steps, or with training.clip_norm=1."
-            )
 
 
 class _OnDemand:

@@ -73,12 +73,15 @@ def score_variant(
         prediction: what the config asks for after the network.
         folders: of the runs.
         held_out: the test cells.
+
+    Raises:
+        UserError: what a seed, or all together, predict is of a size that no cell has.
     """
     networks = [load_run(folder).predictor for folder in folders]
     shares: list[float] = []
 
     def scores(predict: Predict) -> Table:
-        return _mean(held_out.score(predict(held_out.data, held_out.planned), METRICS))
+        return _mean(held_out.score_model(predict(held_out.data, held_out.planned), METRICS))
 
     ensemble = remembered(of_model(Ensemble(networks)))
     together = {ENSEMBLE: ensemble}

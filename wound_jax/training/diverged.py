@@ -17,9 +17,11 @@ from wound_jax.config.schema import RunConfig
 from wound_jax.data.cells import PreparedData
 from wound_jax.data.sets import SetPlan
 from wound_jax.data.store.rows import Rows
+from wound_jax.devices import processes
 from wound_jax.errors import UserError, on_one_line
 from wound_jax.files import write_record
 from wound_jax.losses.settings import SinkhornSettings
+from wound_jax.training.checkpoint import SLOTS, Checkpoints
 
 FILE = "diverged.json"
 # A value this many times the largest of most sets is no expression of a cell.
@@ -60,11 +62,13 @@ def explaining(
         plan_of: the sets of a step.
 
     Raises:
-        UserError: in place of `NotFinite`.
+        UserError: in place of `NotFinite`; of several processes by the first, which has the folder.
     """
     try:
         yield
     except NotFinite as e:
+        if not processes.is_first():
+            raise
         raise _explained(e, folder, config, data, plan_of(e.step)) from e
 
 
@@ -74,10 +78,8 @@ def _explained(
     # The validation sets are the same at each step: what was sound before is no outlier.
     sets = _sets(data, plan) if error.name.startswith("train/") else []
     far = _outlier(data, sets)
-    saved = {
-        slot: max((int(p.name) for p in (folder / "checkpoints" / slot).glob("[0-9]*")), default=-1)
-        for slot in ("best", "last")
-    }
+    with Checkpoints(folder, create=False) as checkpoints:
+        saved = {slot: checkpoints.step(slot) for slot in SLOTS if checkpoints.has(slot)}
     kept = {"step": error.step, "not_finite": sorted(error.parts), "sets": sets, "saved": saved}
     write_record(folder / FILE, kept)
     parts = ", ".join(sorted(error.parts))
@@ -125,7 +127,9 @@ def _magnitudes(values: Rows, rows: np.ndarray) -> np.ndarray:
 def _outlier(data: PreparedData, sets: list[dict[str, Any]]) -> str | None:
     """The cell whose value is far beyond those of the other sets, where there is one."""
     largest = np.array([one["largest"] for one in sets])
-    if not sets or largest.max() < _OUTLIER * np.median(largest):
+    finite = largest[np.isfinite(largest)]
+    usual = np.median(finite) if len(finite) else 0.0
+    if not usual or largest.max() < _OUTLIER * usual:
         return None
     worst = sets[int(largest.argmax())]
     rows = np.array(worst["treated"] + worst["control"])
@@ -136,7 +140,7 @@ def _outlier(data: PreparedData, sets: list[dict[str, Any]]) -> str | None:
     return (
         f"Cell {on_one_line(str(data.cells.annotations.names[cell]))} ({worst['labels']}) holds "
         f"{worst['largest']:.3g} in {what}, and most sets nothing above "
-        f"{np.median(largest):.3g}: look at the data first, and leave the cell out if it is wrong."
+        f"{usual:.3g}: look at the data first, and leave the cell out if it is wrong."
     )
 
 
@@ -161,9 +165,9 @@ def _tries(error: NotFinite, config: RunConfig) -> list[str]:
 
 def _good_state(folder: Path, saved: Mapping[str, int]) -> str:
     """The last state that was saved, and the command that comes to the step again."""
-    slot = max(saved, key=lambda name: (saved[name], name))
-    if saved[slot] < 0:
+    if not saved:
         return "No state was saved before it."
+    slot = max(saved, key=lambda name: (saved[name], name))
     return (
         f"The last good state is checkpoints/{slot} of step {saved[slot]}; to come to the step "
         f"again: python -m wound_jax.train --resume {folder}"

@@ -1,6 +1,7 @@
 """Run folder: where a new run goes, and what tells that of a run from that of an ensemble.
 
-config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/
+config.yaml, provenance.json, parameters.json, split.txt, metrics.jsonl, tb/, checkpoints/, eval/;
+diverged.json where training came to a figure that is not finite
 
 An ensemble is the folder of a run without training: in place of checkpoints it holds ensemble.json,
 which names the runs whose predictions are averaged.
