@@ -1,6 +1,6 @@
 """Torture: what becomes of tiny runs that are killed, damaged, out of room, or wanted twice.
 
-    python scripts/torture.py                 # the long form: 500 kills, 2,000 damages; an hour
+    python scripts/torture.py                 # the long form: 500 kills, 2,000 damages
     python scripts/torture.py --kills 40 --every 20 --damages 100
 
 Prints one table; exit status 1 where anything went wrong in silence or with a traceback. What each
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _torture(arguments: argparse.Namespace, folder: Path) -> int:
+    # After the cache has its place.
     from torturing import damages, kills, places
 
     rng, bad = random.Random(arguments.seed), []
@@ -55,6 +56,11 @@ def _torture(arguments: argparse.Namespace, folder: Path) -> int:
         )
         return figures, found.silent + found.tracebacks
 
+    def disks(found: tuple[int, list[str]]) -> tuple[str, list[str]]:
+        sizes = places.SIZES_KB
+        span = f"{len(sizes)} of {min(sizes)} to {max(sizes)} KB"
+        return f"{span}, {found[0]} of them too small", found[1]
+
     straight = kills.Straight(folder / "straight")
     if arguments.every:
         line(
@@ -65,8 +71,7 @@ def _torture(arguments: argparse.Namespace, folder: Path) -> int:
     line("a training store", lambda: damaged(damages.of_store(folder, arguments.damages // 4, rng)))
     line("two at once", lambda: ("2 processes resume one run", places.two_at_once(folder)))
     if not arguments.no_disk:
-        full = f"{len(places.SIZES_KB)} sizes, {min(places.SIZES_KB)} to {max(places.SIZES_KB)} KB"
-        line("full disks", lambda: (full, places.full_disks(folder)))
+        line("small disks", lambda: disks(places.full_disks(folder)))
     print("\n".join(bad) or "nothing went wrong")
     return 1 if bad else 0
 

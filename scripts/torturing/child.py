@@ -1,7 +1,7 @@
 """A process that trains one tiny run, and may be killed at one of its writes.
 
 Processes are forked from a server that has imported everything and computed nothing, so that each
-costs what it does and not what it imports. Messages go to a file elsewhere.
+costs what it does and not what it imports. Its messages are kept apart from the run.
 """
 
 import multiprocessing
@@ -99,15 +99,15 @@ class Running:
         """How it ends, or is ended after so many seconds."""
         process = self._process
         process.join(after if after is not None else _PATIENCE)
-        status: int | None = process.exitcode
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            status = process.exitcode if after is not None else None
+        hangs = process.exitcode is None and after is None
+        process.kill()
+        process.join()
         lines = self._log.read_text(errors="replace").splitlines(keepends=True)
+        self._log.unlink()
         writes = [int(line.split()[1]) for line in lines if line.startswith("#writes ")]
         said = "".join(line for line in lines if not line.startswith("#writes "))
         seconds = time.perf_counter() - self._begun
+        status = None if hangs else process.exitcode
         return End(status, said, writes[-1] if writes else 0, seconds)
 
 
@@ -154,7 +154,7 @@ def _body(folder: Path, log: Path, resume: bool, kill_at: int | None, evaluated:
 
 def _count(folder: Path, kill_at: int | None) -> list[int]:
     """Counts the changes to the disk below the folder; the process dies before one of them."""
-    writes, root = [0], str(folder)
+    writes, root = [0], os.path.join(folder, "")
 
     def hook(event: str, given: tuple) -> None:
         if event == "open":
@@ -164,7 +164,7 @@ def _count(folder: Path, kill_at: int | None) -> list[int]:
             path, changes = (given[0] if given else None), event in _CHANGES
         if not changes or not isinstance(path, str | os.PathLike):
             return
-        if not os.path.abspath(path).startswith(root):
+        if not os.path.join(os.path.abspath(path), "").startswith(root):
             return
         writes[0] += 1
         if writes[0] == kill_at:

@@ -30,17 +30,23 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def full_disks(folder: Path, sizes: Sequence[int] = SIZES_KB) -> list[str]:
-    """Trains on disks that are too small; one line for each that did not end in one message."""
-    bad = []
+def full_disks(folder: Path, sizes: Sequence[int] = SIZES_KB) -> tuple[int, list[str]]:
+    """Trains on small disks.
+
+    Returns:
+        On how many the run was refused or ended for want of room; and one line for each that ended
+        neither well nor with one message.
+    """
+    full, bad = 0, []
     for size in sizes:
         place = folder / f"disk-{size}"
         with small_disk(place, size):
             end = train(place / "run")
         errors = [line for line in end.said.splitlines() if line.startswith("error: ")]
+        full += end.status == 2
         if not end.clean or (end.status == 2 and len(errors) != 1):
             bad.append(f"{size} KB: {end.status}, {end.said.strip()[-400:]}")
-    return bad
+    return full, bad
 
 
 def two_at_once(folder: Path) -> list[str]:
