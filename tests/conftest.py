@@ -17,7 +17,6 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import jax
 import pytest
 from hypothesis import settings
 
@@ -47,15 +46,6 @@ def light_scores():
         patch.setattr(stacked_linear, "MEMBERS", FEW_RULES)
         patch.setitem(across_genes._TREES, "n_estimators", 20)
         yield
-
-
-@pytest.fixture
-def compiled_as_users_do():
-    """For bounds that are of the optimised programs: Adam makes much of little where it is not."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

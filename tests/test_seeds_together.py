@@ -94,13 +94,15 @@ def assert_same_log(found: list[dict], expected: list[dict]) -> None:
     for one, other in zip(found, expected, strict=True):
         for name, value in other.items():
             # Norms and gains of single modules may be near zero.
-            np.testing.assert_allclose(one[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(one[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.usefixtures("compiled_as_users_do")
 @pytest.mark.parametrize("name", CASES)
 def test_together_equals_one_by_one(tmp_path, name):
     seeds, apart, overrides = CASES[name]
+    # Adam divides by the size of a gradient: at the rate of the tiny run the rounding of those that
+    # are nearly zero grows to 1e-3 of a figure, here it stays below 1e-6.
+    overrides = (*overrides, "training.learning_rate=1e-3")
     folders = [tmp_path / f"together{seed}" for seed in seeds]
     train_together(folders, seeds, *overrides)
     for seed in apart:
@@ -116,7 +118,7 @@ def test_together_equals_one_by_one(tmp_path, name):
             assert progress["best_step"] == its_progress["best_step"]
             np.testing.assert_allclose(progress["best_loss"], its_progress["best_loss"], rtol=1e-5)
             for path, value in expected.parameters.items():
-                np.testing.assert_allclose(state.parameters[path], value, atol=2e-5, err_msg=path)
+                np.testing.assert_allclose(state.parameters[path], value, atol=2e-6, err_msg=path)
     # Seeds differ: in their start and in the order of their data.
     first, second = (records(folder) for folder in folders[:2])
     assert all(a != b for a, b in zip(first, second, strict=True))
