@@ -218,6 +218,17 @@ def test_a_store_without_its_last_bytes_is_refused(lost, tmp_path):
         open_store(tmp_path / "store.h5ad")
 
 
+def test_a_store_whose_end_is_zeros_is_refused(tmp_path):
+    """What a file system may leave of the blocks that were on their way when the power went."""
+    convert(tiny_config(write(TINY, tmp_path)), tmp_path / "store.h5ad", progress=False)
+    whole = (tmp_path / "store.h5ad").read_bytes()
+    torn = tmp_path / "torn.h5ad"
+    for at in np.linspace(0, len(whole) - 1, 60, dtype=int):
+        torn.write_bytes(whole[:at] + bytes(len(whole) - at))
+        with pytest.raises(UserError, match=r"torn\.h5ad"):
+            open_store(torn)
+
+
 def test_a_store_of_several_pieces_is_sealed_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("wound_jax.data.store.seal._PIECE", 1000)
     convert(tiny_config(write(TINY, tmp_path)), tmp_path / "store.h5ad", progress=False)

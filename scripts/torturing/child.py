@@ -12,6 +12,8 @@ import tempfile
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +120,24 @@ def begin(
     handle, name = tempfile.mkstemp(prefix=f"{folder.name}-", suffix=".log")
     os.close(handle)
     log = Path(name)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torturing.preload"])
-    process = context.Process(target=_body, args=(folder, log, resume, kill_at, evaluated))
+    process = _server().Process(target=_body, args=(folder, log, resume, kill_at, evaluated))
     process.start()
     return Running(process, log)
+
+
+@cache
+def _server() -> Any:
+    """What processes are forked from, with all imported; it is told of no path but PYTHONPATH."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torturing.preload"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+    return context
 
 
 def _body(folder: Path, log: Path, resume: bool, kill_at: int | None, evaluated: bool) -> None:

@@ -160,7 +160,7 @@ def open_h5ad(path: str | Path) -> Iterator[Any]:
     """An h5ad file, open for reading.
 
     Raises:
-        UserError: there is no such file, it was cut short, or it is no AnnData file.
+        UserError: there is no such file, it was cut short or is torn, or it is no AnnData file.
         DamagedFile: it is a training store, and not what was written.
     """
     path = Path(path)
@@ -178,9 +178,15 @@ def open_h5ad(path: str | Path) -> Iterator[Any]:
             raise UserError(f"{path} was cut short; copy or write it again ({e}).") from e
         raise UserError(f"{path} is not an h5ad (HDF5) file: {e}") from e
     with file:
-        if not {"obs", "var"} <= set(file):
-            raise UserError(f"{path} holds no obs and var: it is not an AnnData file.")
-        yield file
+        try:
+            if not {"obs", "var"} <= set(file):
+                raise UserError(f"{path} holds no obs and var: it is not an AnnData file.")
+            yield file
+        except RuntimeError as e:
+            # What HDF5 says where its own notes are torn; other errors are not of the file.
+            if not str(e).startswith(("Unable to", "Can't")):
+                raise
+            raise UserError(f"{path} is damaged ({e}); copy or write it again.") from e
 
 
 def is_store(file: Any) -> bool:

@@ -144,8 +144,8 @@ def store_of(file: Any) -> Store:
             f"{path} is no training store, and data.location=disk reads only those; convert "
             f"it once: {CONVERT}."
         )
-    values = json.loads(str(read_elem(file["uns"][STORE_RECORD])))
-    if values.get("version") != _VERSION:
+    values = _recorded(file)
+    if values.get("version", _VERSION) != _VERSION:
         raise UserError(
             f"{path} has layout {values.get('version')} of a training store, expected "
             f"{_VERSION}; convert the cells anew: {CONVERT}."
@@ -160,6 +160,15 @@ def store_of(file: Any) -> Store:
     values["totals"] = None if totals is None else TotalRange(**totals)
     obs, genes = read_labels(file)
     return Store(path, StoreRecord(**values), obs, tuple(genes), _open_rows(path, file["X"]))
+
+
+def _recorded(file: Any) -> dict[str, Any]:
+    """What a store says of itself; nothing where that cannot be read, as of one without its end."""
+    try:
+        values = json.loads(str(read_elem(file["uns"][STORE_RECORD])))
+    except (ValueError, KeyError, OSError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _open_rows(path: Path, x: Any) -> SparseRows:
